@@ -79,7 +79,8 @@ impl Layout {
         let embedding_norm_bias = b.add("embeddings.LayerNorm.bias".into(), &[h]);
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
-                let mut add = |name: &str, shape: &[usize]| b.add(format!("encoder.layer.{layer}.{name}"), shape);
+                let mut add =
+                    |name: &str, shape: &[usize]| b.add(format!("encoder.layer.{layer}.{name}"), shape);
                 let q = add("attention.self.query.weight", &[h, h]);
                 add("attention.self.key.weight", &[h, h]);
                 let v = add("attention.self.value.weight", &[h, h]);

@@ -78,11 +78,7 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
 /// When the shapes do not agree.
 pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
     let threads = rayon::current_num_threads();
-    let parallelism = if threads > 1 {
-        gemm::Parallelism::Rayon(threads)
-    } else {
-        gemm::Parallelism::None
-    };
+    let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
     product(out, lhs, rhs, alpha, accumulate, parallelism);
 }
 
@@ -94,14 +90,7 @@ pub fn matmul_on_this_thread(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumu
     product(out, lhs, rhs, alpha, accumulate, gemm::Parallelism::None);
 }
 
-fn product(
-    out: MatMut,
-    lhs: Mat,
-    rhs: Mat,
-    alpha: f32,
-    accumulate: bool,
-    parallelism: gemm::Parallelism,
-) {
+fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool, parallelism: gemm::Parallelism) {
     assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "product has another shape");
     assert_eq!(lhs.cols, rhs.rows, "inner dimensions differ");
     if out.rows == 0 || out.cols == 0 {
@@ -138,7 +127,13 @@ fn product(
 mod tests {
     use super::*;
 
-    fn plain(m: usize, n: usize, k: usize, a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    fn plain(
+        m: usize,
+        n: usize,
+        k: usize,
+        a: impl Fn(usize, usize) -> f64,
+        b: impl Fn(usize, usize) -> f64,
+    ) -> Vec<f64> {
         let mut out = vec![0.0; m * n];
         for i in 0..m {
             for j in 0..n {
