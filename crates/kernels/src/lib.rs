@@ -6,11 +6,35 @@
 //! * sequences are packed: all tokens back to back, with cumulative offsets (`offsets.len() == sequences + 1`);
 //! * every reduction over rows is cut into a fixed number of parts that depends on the thread count alone,
 //!   so the same seed, thread count and machine give the same bits;
-//! * work is spread over the current `rayon` pool.
+//! * work is spread over the current `rayon` pool, and no operation allocates.
 //!
 //! This is the only crate of the workspace with `unsafe` code.
 #![deny(missing_docs)]
 
+mod adamw;
+mod attention;
+mod dropout;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod math;
 mod matrix;
+mod parallel;
+mod pooling;
+#[cfg(test)]
+mod testing;
 
+pub use adamw::{AdamW, adamw, squared_norm};
+pub use attention::{AttentionShape, attention_backward, attention_forward, attention_scratch_len};
+pub use dropout::{Dropout, Site, TokenRows};
+pub use embedding::{EmbeddingGradients, EmbeddingTables, embedding_backward, embedding_forward};
+pub use gelu::{gelu_backward, gelu_forward};
+pub use layer_norm::{
+    LayerNorm, layer_norm_output, residual_layer_norm_backward, residual_layer_norm_forward,
+};
+pub use linear::add_column_sums;
+pub use math::vectorized;
 pub use matrix::{Mat, MatMut, matmul, matmul_on_this_thread};
+pub use parallel::Partials;
+pub use pooling::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};

@@ -1,0 +1,430 @@
+//! Scaled dot-product attention over packed sequences.
+//!
+//! One task is one head of one sequence, in blocks of query rows: a block's scores live in the thread's scratch and
+//! nothing quadratic in the length is stored. The backward pass makes the probabilities again from the kept
+//! log-sum-exp of each row (Dao et al., FlashAttention, arXiv 2205.14135, without its tiling over keys: a whole row
+//! of scores fits in cache at these lengths).
+
+use rayon::prelude::*;
+
+use crate::dropout::{Dropout, STRIP, Site};
+use crate::math::{exp, max, sum, vectorized};
+use crate::parallel::Shared;
+
+/// Query rows of one block.
+const BLOCK: usize = 64;
+
+/// Shape of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Number of heads.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_width: usize,
+}
+
+impl AttentionShape {
+    fn width(&self) -> usize {
+        self.heads * self.head_width
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_width as f32).sqrt()
+    }
+}
+
+/// Elements of scratch needed for sequences of at most `longest` tokens in a pool of `threads`.
+pub fn attention_scratch_len(longest: usize, threads: usize) -> usize {
+    threads * scratch_per_thread(longest)
+}
+
+fn scratch_per_thread(longest: usize) -> usize {
+    2 * BLOCK * longest
+}
+
+/// A strided matrix inside a buffer that several tasks share.
+#[derive(Clone, Copy)]
+struct View {
+    at: *mut f32,
+    stride: usize,
+}
+
+/// `out[m, n] (+)= alpha · a[m, k] · b[k, n]`; `a_t` / `b_t` say that the stored matrix is the transpose.
+///
+/// # Safety
+/// All three views lie in live buffers, and no other task writes them.
+#[expect(clippy::too_many_arguments, reason = "a product has these operands")]
+unsafe fn product(
+    out: View,
+    a: View,
+    b: View,
+    m: usize,
+    n: usize,
+    k: usize,
+    t: (bool, bool),
+    alpha: f32,
+    add: bool,
+) {
+    let strides = |v: View, transposed: bool| match transposed {
+        false => (1isize, v.stride as isize),
+        true => (v.stride as isize, 1isize),
+    };
+    let ((a_cs, a_rs), (b_cs, b_rs)) = (strides(a, t.0), strides(b, t.1));
+    // SAFETY: promised by the caller.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.at,
+            1,
+            out.stride as isize,
+            add,
+            a.at.cast_const(),
+            a_cs,
+            a_rs,
+            b.at.cast_const(),
+            b_cs,
+            b_rs,
+            1.0f32,
+            alpha,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// One head of one sequence.
+struct Head {
+    sequence: usize,
+    head: usize,
+    first: usize,
+    length: usize,
+}
+
+/// Runs `task` for every head of every sequence, each call with scratch of its own thread.
+fn for_each_head(
+    shape: AttentionShape,
+    offsets: &[u32],
+    scratch: &mut [f32],
+    task: impl Fn(Head, &mut [f32], &mut [f32]) + Sync,
+) {
+    let longest = offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
+    let per_thread = scratch_per_thread(longest);
+    let threads = rayon::current_num_threads();
+    assert!(scratch.len() >= threads * per_thread, "attention scratch is too small");
+    let scratch = Shared::new(scratch);
+    let sequences = offsets.len() - 1;
+    (0..sequences * shape.heads).into_par_iter().with_max_len(1).for_each(|index| {
+        let (sequence, head) = (index / shape.heads, index % shape.heads);
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // SAFETY: one task at a time runs on a thread, and this part of the scratch is that thread's.
+        let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.at(thread * per_thread), per_thread) };
+        let (a, b) = scratch.split_at_mut(per_thread / 2);
+        let (first, end) = (offsets[sequence] as usize, offsets[sequence + 1] as usize);
+        task(Head { sequence, head, first, length: end - first }, a, b);
+    });
+}
+
+/// Attention of each head over each sequence's own tokens.
+///
+/// `qkv` `[tokens, 3 · width]` holds query, key and value side by side; `context` `[tokens, width]` is overwritten;
+/// `log_sum_exp` `[tokens, heads]` is what the backward pass needs of the probabilities. `dropout` acts on the
+/// probabilities, keyed by `sequence_keys[sequence]`.
+///
+/// # Panics
+/// When `scratch` is shorter than [`attention_scratch_len`], or a buffer than its shape.
+pub fn attention_forward(
+    shape: AttentionShape,
+    qkv: &[f32],
+    offsets: &[u32],
+    sequence_keys: &[u32],
+    dropout: Option<(&Dropout, Site)>,
+    context: &mut [f32],
+    log_sum_exp: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (width, dh) = (shape.width(), shape.head_width);
+    let tokens = offsets[offsets.len() - 1] as usize;
+    assert!(qkv.len() >= tokens * 3 * width && context.len() >= tokens * width);
+    assert!(log_sum_exp.len() >= tokens * shape.heads);
+    let qkv = qkv.as_ptr().cast_mut();
+    let qkv = SharedConst(qkv);
+    let context = Shared::new(context);
+    let log_sum_exp = Shared::new(log_sum_exp);
+    for_each_head(shape, offsets, scratch, |Head { sequence, head, first, length }, scores, _| {
+        let at = |row: usize, part: usize| View {
+            at: qkv.at((first + row) * 3 * width + part * width + head * dh),
+            stride: 3 * width,
+        };
+        for start in (0..length).step_by(BLOCK) {
+            let rows = BLOCK.min(length - start);
+            let tile = View { at: scores.as_mut_ptr(), stride: length };
+            // SAFETY: `qkv` is only read; the scratch is this thread's.
+            unsafe {
+                product(tile, at(start, 0), at(0, 1), rows, length, dh, (false, true), shape.scale(), false)
+            };
+            vectorized(|| {
+                for (r, row) in scores.chunks_exact_mut(length).take(rows).enumerate() {
+                    let lse = softmax(row);
+                    // SAFETY: in bounds as asserted above; one element per (token, head), written by this task only.
+                    unsafe { *log_sum_exp.at((first + start + r) * shape.heads + head) = lse };
+                    if let Some((dropout, site)) = dropout {
+                        dropout.apply(site.head(head), sequence_keys[sequence], (start + r) as u32, row);
+                    }
+                }
+            });
+            let out = View { at: context.at((first + start) * width + head * dh), stride: width };
+            // SAFETY: rows and columns of `context` for this head of this sequence belong to this task alone.
+            unsafe { product(out, tile, at(0, 2), rows, dh, length, (false, false), 1.0, false) };
+        }
+    });
+}
+
+/// A pointer to elements that are only read.
+#[derive(Clone, Copy)]
+struct SharedConst(*mut f32);
+
+// SAFETY: only read through.
+unsafe impl Send for SharedConst {}
+// SAFETY: only read through.
+unsafe impl Sync for SharedConst {}
+
+impl SharedConst {
+    fn at(self, index: usize) -> *mut f32 {
+        self.0.wrapping_add(index)
+    }
+}
+
+/// Softmax of a row in place; returns its log-sum-exp.
+#[inline(always)]
+fn softmax(row: &mut [f32]) -> f32 {
+    let largest = max(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    let total = sum(row.len(), |i| row[i]);
+    let inverse = 1.0 / total;
+    for x in row.iter_mut() {
+        *x *= inverse;
+    }
+    largest + total.ln()
+}
+
+/// Backward of [`attention_forward`]: `qkv_gradient` `[tokens, 3 · width]` is overwritten.
+///
+/// # Panics
+/// As [`attention_forward`].
+#[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
+pub fn attention_backward(
+    shape: AttentionShape,
+    qkv: &[f32],
+    context: &[f32],
+    log_sum_exp: &[f32],
+    offsets: &[u32],
+    sequence_keys: &[u32],
+    dropout: Option<(&Dropout, Site)>,
+    context_gradient: &[f32],
+    qkv_gradient: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (width, dh, scale) = (shape.width(), shape.head_width, shape.scale());
+    let tokens = offsets[offsets.len() - 1] as usize;
+    assert!(qkv.len() >= tokens * 3 * width && qkv_gradient.len() >= tokens * 3 * width);
+    assert!(context_gradient.len() >= tokens * width);
+    let inputs = SharedConst(qkv.as_ptr().cast_mut());
+    let upstream = SharedConst(context_gradient.as_ptr().cast_mut());
+    let gradients = Shared::new(qkv_gradient);
+    for_each_head(
+        shape,
+        offsets,
+        scratch,
+        |Head { sequence, head, first, length }, probabilities, scores| {
+            let column = |row: usize, part: usize| (first + row) * 3 * width + part * width + head * dh;
+            let input =
+                |row: usize, part: usize| View { at: inputs.at(column(row, part)), stride: 3 * width };
+            let gradient =
+                |row: usize, part: usize| View { at: gradients.at(column(row, part)), stride: 3 * width };
+            for start in (0..length).step_by(BLOCK) {
+                let rows = BLOCK.min(length - start);
+                let p = View { at: probabilities.as_mut_ptr(), stride: length };
+                let ds = View { at: scores.as_mut_ptr(), stride: length };
+                let token = first + start;
+                let out = View { at: upstream.at(token * width + head * dh), stride: width };
+                let again = start > 0;
+                // SAFETY: inputs are only read, the scratch is this thread's, and the gradient's rows and columns of this
+                // head of this sequence belong to this task alone.
+                unsafe {
+                    product(p, input(start, 0), input(0, 1), rows, length, dh, (false, true), scale, false);
+                    product(ds, out, input(0, 2), rows, length, dh, (false, true), 1.0, false);
+                }
+                let tiles =
+                    probabilities.chunks_exact_mut(length).zip(scores.chunks_exact_mut(length)).take(rows);
+                vectorized(|| {
+                    for (r, (p, ds)) in tiles.enumerate() {
+                        let row = token + r;
+                        let span = row * width + head * dh..row * width + (head + 1) * dh;
+                        let (o, g) = (&context[span.clone()], &context_gradient[span]);
+                        let along = sum(dh, |i| o[i] * g[i]);
+                        let lse = log_sum_exp[row * shape.heads + head];
+                        let mask = dropout.map(|(d, site)| {
+                            (d, site.head(head), sequence_keys[sequence], (start + r) as u32)
+                        });
+                        score_gradient(p, ds, lse, along, scale, mask);
+                    }
+                });
+                // SAFETY: as above.
+                unsafe {
+                    product(gradient(0, 2), p, out, length, dh, rows, (true, false), 1.0, again);
+                    product(
+                        gradient(start, 0),
+                        ds,
+                        input(0, 1),
+                        rows,
+                        dh,
+                        length,
+                        (false, false),
+                        1.0,
+                        false,
+                    );
+                    product(gradient(0, 1), ds, input(start, 0), length, dh, rows, (true, false), 1.0, again);
+                }
+            }
+        },
+    );
+}
+
+/// One row: `p` turns from scores into (dropped-out) probabilities, `ds` from the gradient of those into that of the
+/// scaled scores.
+#[inline(always)]
+fn score_gradient(
+    p: &mut [f32],
+    ds: &mut [f32],
+    lse: f32,
+    along: f32,
+    scale: f32,
+    mask: Option<(&Dropout, Site, u32, u32)>,
+) {
+    match mask {
+        None => {
+            for (p, d) in p.iter_mut().zip(ds) {
+                *p = exp(*p - lse);
+                *d = *p * (*d - along) * scale;
+            }
+        }
+        Some((dropout, site, key, row)) => {
+            for (strip, (p, ds)) in p.chunks_mut(STRIP).zip(ds.chunks_mut(STRIP)).enumerate() {
+                let multipliers = dropout.strip(site, key, row, strip);
+                for ((p, d), m) in p.iter_mut().zip(ds).zip(&multipliers) {
+                    let probability = exp(*p - lse);
+                    *d = probability * (*d * m - along) * scale;
+                    *p = probability * m;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numeric_gradient, to64, values};
+
+    /// Plain float64 attention.
+    fn plain(
+        x: &[f64],
+        shape: AttentionShape,
+        offsets: &[u32],
+        mask: &dyn Fn(usize, usize, usize, usize) -> f64,
+    ) -> Vec<f64> {
+        let (width, dh) = (shape.width(), shape.head_width);
+        let mut out = vec![0.0; offsets[offsets.len() - 1] as usize * width];
+        for s in 0..offsets.len() - 1 {
+            let (first, end) = (offsets[s] as usize, offsets[s + 1] as usize);
+            for head in 0..shape.heads {
+                let element =
+                    |t: usize, part: usize, c: usize| x[t * 3 * width + part * width + head * dh + c];
+                for i in first..end {
+                    let scores: Vec<f64> = (first..end)
+                        .map(|j| {
+                            (0..dh).map(|c| element(i, 0, c) * element(j, 1, c)).sum::<f64>()
+                                / (dh as f64).sqrt()
+                        })
+                        .collect();
+                    let total: f64 = scores.iter().map(|s| s.exp()).sum();
+                    for c in 0..dh {
+                        out[i * width + head * dh + c] = (first..end)
+                            .map(|j| {
+                                scores[j - first].exp() / total
+                                    * mask(s, head, i - first, j - first)
+                                    * element(j, 2, c)
+                            })
+                            .sum();
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn check(shape: AttentionShape, lengths: &[u32], dropout: Option<Dropout>, numeric: bool) {
+        let width = shape.width();
+        let offsets: Vec<u32> = std::iter::once(0)
+            .chain(lengths.iter().scan(0, |total, n| {
+                *total += n;
+                Some(*total)
+            }))
+            .collect();
+        let tokens = offsets[offsets.len() - 1] as usize;
+        let keys: Vec<u32> = (0..lengths.len() as u32).map(|s| s + 40).collect();
+        let qkv = values(tokens * 3 * width, 8, 1.5);
+        let site = Site::attention(0);
+        let mask = |s: usize, head: usize, i: usize, j: usize| {
+            dropout.map_or(1.0, |d| d.multiplier(site.head(head), keys[s], i as u32, j) as f64)
+        };
+        let weights = values(tokens * width, 9, 1.0);
+        let x = to64(&qkv);
+        let mut context = vec![f32::NAN; tokens * width];
+        let mut lse = vec![0.0; tokens * shape.heads];
+        let longest = *lengths.iter().max().unwrap() as usize;
+        let mut scratch = vec![f32::NAN; attention_scratch_len(longest, rayon::current_num_threads())];
+        let dropout = dropout.as_ref().map(|d| (d, site));
+        attention_forward(shape, &qkv, &offsets, &keys, dropout, &mut context, &mut lse, &mut scratch);
+        assert_close(&context, &plain(&x, shape, &offsets, &mask), 5e-6);
+        if numeric {
+            let mut gradient = vec![f32::NAN; qkv.len()];
+            attention_backward(
+                shape,
+                &qkv,
+                &context,
+                &lse,
+                &offsets,
+                &keys,
+                dropout,
+                &weights,
+                &mut gradient,
+                &mut scratch,
+            );
+            let expected = numeric_gradient(&x, |x| {
+                plain(x, shape, &offsets, &mask).iter().zip(&weights).map(|(y, w)| y * *w as f64).sum()
+            });
+            assert_close(&gradient, &expected, 2e-5);
+        }
+    }
+
+    #[test]
+    fn forward_and_backward_agree_with_float64_at_odd_lengths() {
+        let shape = AttentionShape { heads: 2, head_width: 5 };
+        check(shape, &[1], None, true);
+        check(shape, &[3, 1, 7], None, true);
+        check(shape, &[3, 9, 2], Dropout::new(0.3, 1, 1), true);
+        check(AttentionShape { heads: 1, head_width: 4 }, &[67], Dropout::new(0.2, 1, 1), true);
+    }
+
+    #[test]
+    fn the_longest_sequence_is_attended_in_blocks() {
+        check(AttentionShape { heads: 1, head_width: 32 }, &[512, 130], None, false);
+    }
+}

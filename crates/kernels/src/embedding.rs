@@ -1,0 +1,239 @@
+//! Word, position and token type embeddings, LayerNorm and dropout, fused.
+//!
+//! The normalised rows are not kept: the backward pass gathers them again from the tables.
+
+use rayon::prelude::*;
+
+use crate::dropout::{Dropout, Site, TokenRows};
+use crate::layer_norm::{LayerNorm, norm_parameter_sums, normalize_row, normalize_row_backward};
+use crate::math::{mul_add, vectorized};
+use crate::parallel::{Partials, Shared, add, rows_per_part};
+
+/// The three tables, each `[entries, width]`, and the LayerNorm behind them.
+#[derive(Clone, Copy)]
+pub struct EmbeddingTables<'a> {
+    /// Word embeddings.
+    pub words: &'a [f32],
+    /// Position embeddings.
+    pub positions: &'a [f32],
+    /// Token type embeddings.
+    pub types: &'a [f32],
+    /// LayerNorm over the sum.
+    pub norm: LayerNorm<'a>,
+}
+
+impl EmbeddingTables<'_> {
+    fn width(&self) -> usize {
+        self.norm.weight.len()
+    }
+
+    #[inline(always)]
+    fn gather(&self, id: u32, position: u32, kind: u8, out: &mut [f32]) {
+        let width = out.len();
+        let word = &self.words[id as usize * width..][..width];
+        let position = &self.positions[position as usize * width..][..width];
+        let kind = &self.types[kind as usize * width..][..width];
+        for (((o, w), p), t) in out.iter_mut().zip(word).zip(position).zip(kind) {
+            *o = *w + *p + *t;
+        }
+    }
+}
+
+/// Gradients of [`EmbeddingTables`], in the same shapes, added to.
+pub struct EmbeddingGradients<'a> {
+    /// Word embeddings.
+    pub words: &'a mut [f32],
+    /// Position embeddings.
+    pub positions: &'a mut [f32],
+    /// Token type embeddings.
+    pub types: &'a mut [f32],
+    /// LayerNorm weight.
+    pub norm_weight: &'a mut [f32],
+    /// LayerNorm bias.
+    pub norm_bias: &'a mut [f32],
+}
+
+/// `hidden[t] = dropout(LayerNorm(word[ids[t]] + position[t] + type[types[t]]))`, `[tokens, width]`.
+///
+/// # Panics
+/// When an id, position or type lies outside its table.
+pub fn embedding_forward(
+    tables: EmbeddingTables,
+    ids: &[u32],
+    types: &[u8],
+    rows: TokenRows,
+    dropout: Option<&Dropout>,
+    hidden: &mut [f32],
+) {
+    let width = tables.width();
+    let per_part = rows_per_part(ids.len());
+    hidden.par_chunks_mut(per_part * width).enumerate().for_each(|(part, hidden)| {
+        vectorized(|| {
+            for (i, out) in hidden.chunks_exact_mut(width).enumerate() {
+                let t = part * per_part + i;
+                tables.gather(ids[t], rows.positions[t], types[t], out);
+                normalize_row(out, tables.norm.epsilon);
+                for ((o, w), b) in out.iter_mut().zip(tables.norm.weight).zip(tables.norm.bias) {
+                    *o = mul_add(*w, *o, *b);
+                }
+                if let Some(dropout) = dropout {
+                    dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], out);
+                }
+            }
+        });
+    });
+}
+
+/// Backward of [`embedding_forward`]: `gradient` `[tokens, width]` is that of the output and is used up,
+/// `scratch` `[tokens, width]` is overwritten.
+#[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
+pub fn embedding_backward(
+    tables: EmbeddingTables,
+    ids: &[u32],
+    types: &[u8],
+    rows: TokenRows,
+    dropout: Option<&Dropout>,
+    gradient: &mut [f32],
+    scratch: &mut [f32],
+    gradients: EmbeddingGradients,
+    partials: &mut Partials,
+) {
+    let width = tables.width();
+    let per_part = partials.rows_per_part(ids.len());
+    (
+        partials.zeroed(ids.len(), 2 * width).par_chunks_mut(2 * width),
+        gradient.par_chunks_mut(per_part * width),
+        scratch.par_chunks_mut(per_part * width),
+    )
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(part, (sums, gradient, scratch))| {
+            let (weight_sums, bias_sums) = sums.split_at_mut(width);
+            vectorized(|| {
+                let both = gradient.chunks_exact_mut(width).zip(scratch.chunks_exact_mut(width));
+                for (i, (g, xhat)) in both.enumerate() {
+                    let t = part * per_part + i;
+                    if let Some(dropout) = dropout {
+                        dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], g);
+                    }
+                    tables.gather(ids[t], rows.positions[t], types[t], xhat);
+                    let rstd = normalize_row(xhat, tables.norm.epsilon);
+                    norm_parameter_sums(tables.norm.weight, xhat, g, weight_sums, bias_sums);
+                    normalize_row_backward(g, xhat, rstd);
+                }
+            });
+        });
+    partials.add_to(ids.len(), 2 * width, 0, gradients.norm_weight);
+    partials.add_to(ids.len(), 2 * width, width, gradients.norm_bias);
+    scatter(ids, gradient, width, gradients.words);
+    scatter(rows.positions, gradient, width, gradients.positions);
+    let types: &[u8] = types;
+    scatter(types, gradient, width, gradients.types);
+}
+
+/// `table[index[t]] += rows[t]`, cut by columns so that no two threads meet in a table row.
+fn scatter<I: Copy + Into<u32> + Sync>(index: &[I], rows: &[f32], width: usize, table: &mut [f32]) {
+    let columns = width.div_ceil(rayon::current_num_threads()).next_multiple_of(16);
+    let entries = table.len() / width;
+    let table = Shared::new(table);
+    (0..width.div_ceil(columns)).into_par_iter().for_each(|part| {
+        let first = part * columns;
+        let count = columns.min(width - first);
+        vectorized(|| {
+            for (t, entry) in index.iter().enumerate() {
+                let entry = (*entry).into() as usize;
+                assert!(entry < entries, "embedding index {entry} outside a table of {entries}");
+                // SAFETY: in bounds by the assertion; columns first..first+count belong to this task alone.
+                let to = unsafe { std::slice::from_raw_parts_mut(table.at(entry * width + first), count) };
+                add(to, &rows[t * width + first..][..count]);
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numeric_gradient, to64, values};
+
+    #[test]
+    fn forward_and_backward_agree_with_float64_where_tokens_repeat() {
+        let (vocabulary, longest, width) = (5usize, 4usize, 19usize);
+        let ids = [3u32, 1, 3, 3, 0, 4];
+        let types = [0u8, 0, 1, 1, 0, 1];
+        let positions = [0u32, 1, 2, 3, 0, 1];
+        let keys = [7u32, 7, 7, 7, 8, 8];
+        let dropout = Dropout::new(0.25, 3, 1).unwrap();
+        let sizes = [vocabulary * width, longest * width, 2 * width, width, width];
+        let inputs: Vec<Vec<f32>> =
+            sizes.iter().enumerate().map(|(i, n)| values(*n, i as u32 + 20, 1.0)).collect();
+        let inputs64: Vec<Vec<f64>> = inputs.iter().map(|v| to64(v)).collect();
+        let output_weights = values(ids.len() * width, 5, 1.0);
+        let plain = |x: [&[f64]; 5]| -> Vec<f64> {
+            let mut out = Vec::new();
+            for t in 0..ids.len() {
+                let s: Vec<f64> = (0..width)
+                    .map(|c| {
+                        x[0][ids[t] as usize * width + c]
+                            + x[1][positions[t] as usize * width + c]
+                            + x[2][types[t] as usize * width + c]
+                    })
+                    .collect();
+                let mean = s.iter().sum::<f64>() / width as f64;
+                let variance = s.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64;
+                out.extend((0..width).map(|c| {
+                    let y = (s[c] - mean) / (variance + 1e-12).sqrt() * x[3][c] + x[4][c];
+                    y * dropout.multiplier(Site::EMBEDDINGS, keys[t], positions[t], c) as f64
+                }));
+            }
+            out
+        };
+        let all = || -> [&[f64]; 5] { std::array::from_fn(|k| inputs64[k].as_slice()) };
+        let expected: Vec<Vec<f64>> = (0..5)
+            .map(|i| {
+                numeric_gradient(&inputs64[i], |x| {
+                    let mut a = all();
+                    a[i] = x;
+                    plain(a).iter().zip(&output_weights).map(|(y, w)| y * *w as f64).sum()
+                })
+            })
+            .collect();
+
+        let tables = EmbeddingTables {
+            words: &inputs[0],
+            positions: &inputs[1],
+            types: &inputs[2],
+            norm: LayerNorm { weight: &inputs[3], bias: &inputs[4], epsilon: 1e-12 },
+        };
+        let rows = TokenRows { keys: &keys, positions: &positions };
+        let mut hidden = vec![f32::NAN; ids.len() * width];
+        embedding_forward(tables, &ids, &types, rows, Some(&dropout), &mut hidden);
+        assert_close(&hidden, &plain(all()), 1e-5);
+
+        let mut got: Vec<Vec<f32>> = sizes.iter().map(|n| vec![0.0; *n]).collect();
+        let [words, positions_gradient, types_gradient, norm_weight, norm_bias] = got.as_mut_slice() else {
+            unreachable!()
+        };
+        let mut gradient = output_weights.clone();
+        embedding_backward(
+            tables,
+            &ids,
+            &types,
+            rows,
+            Some(&dropout),
+            &mut gradient,
+            &mut hidden,
+            EmbeddingGradients {
+                words,
+                positions: positions_gradient,
+                types: types_gradient,
+                norm_weight,
+                norm_bias,
+            },
+            &mut Partials::new(2 * width),
+        );
+        for (g, e) in got.iter().zip(&expected) {
+            assert_close(g, e, 5e-5);
+        }
+    }
+}
