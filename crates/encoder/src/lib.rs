@@ -3,12 +3,30 @@
 //! The crate knows models, not training.
 #![deny(missing_docs)]
 
+mod bert;
 mod config;
+mod encoder;
+mod error;
+mod export;
+mod files;
+mod folder;
+mod hub;
 mod parameters;
+mod pass;
 mod settings;
+mod tokenizer;
 mod tokens;
+mod weights;
 
+pub use bert::DropoutStream;
 pub use config::BertConfig;
+pub use encoder::{Embedder, Encoder};
+pub use error::EncoderError;
+pub use export::{ModelCard, export_folder};
+pub use folder::ModelFolder;
 pub use parameters::{Layout, Tensor};
+pub use pass::{Keep, Pass, PassLimits, Workspace};
 pub use settings::{ModelSettings, Pooling, Similarity};
+pub use tokenizer::{PassageFormat, TextTokenizer};
 pub use tokens::{PackedTokens, TokenSequence};
+pub use weights::{load_weights, random_weights, save_weights};

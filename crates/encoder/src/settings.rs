@@ -1,6 +1,16 @@
 //! How a text becomes a vector and how two vectors are compared: what a sentence-transformers folder records.
+//!
+//! Two schemas are read. Until sentence-transformers 5.3: module types `sentence_transformers.models.*`, pooling
+//! as `pooling_mode_*` booleans, `max_seq_length` in `sentence_bert_config.json`. From 5.4: module types by their
+//! new paths (`sentence_transformers.base.modules.transformer.Transformer`, ...), one `pooling_mode` string, and
+//! the maximum length in `tokenizer_config.json`.
+
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{BertConfig, EncoderError, files::read_json_if_there};
 
 /// How the hidden states of a sequence become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,4 +47,223 @@ pub struct ModelSettings {
     pub passage_prompt: String,
     /// Longest sequence in tokens, special tokens included.
     pub max_seq_length: usize,
+}
+
+impl ModelSettings {
+    /// DPR's convention, which stands for a folder that records nothing: the CLS token, compared by dot product,
+    /// no prompts, as many tokens as the model has positions.
+    pub fn plain(config: &BertConfig) -> Self {
+        Self {
+            pooling: Pooling::Cls,
+            normalize: false,
+            similarity: Similarity::Dot,
+            query_prompt: String::new(),
+            passage_prompt: String::new(),
+            max_seq_length: config.max_position_embeddings,
+        }
+    }
+
+    pub(crate) fn read(folder: &Path, modules: &Modules, config: &BertConfig) -> Result<Self, EncoderError> {
+        let transformer = folder.join(&modules.transformer);
+        let max_seq_length = max_seq_length(&transformer, config)?;
+        let Some(pooling) = &modules.pooling else {
+            return Ok(Self { max_seq_length, ..Self::plain(config) });
+        };
+        let (query_prompt, passage_prompt, similarity) = read_usage(folder)?;
+        let has_prompts = !(query_prompt.is_empty() && passage_prompt.is_empty());
+        Ok(Self {
+            pooling: read_pooling(&folder.join(pooling).join("config.json"), config, has_prompts)?,
+            normalize: modules.normalize,
+            similarity,
+            query_prompt,
+            passage_prompt,
+            max_seq_length,
+        })
+    }
+}
+
+type Fields = Map<String, Value>;
+
+fn unsupported(place: &Path, what: String) -> EncoderError {
+    EncoderError::Unsupported { place: place.display().to_string(), what }
+}
+
+/// Where the parts of a model folder lie: what `modules.json` says, or everything at the top without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Modules {
+    /// Folder of `config.json`, weights and tokenizer, relative to the model folder.
+    pub(crate) transformer: PathBuf,
+    /// Folder of the pooling's `config.json`; `None` in a plain Hugging Face folder.
+    pub(crate) pooling: Option<PathBuf>,
+    /// Whether vectors are normalised at the end.
+    pub(crate) normalize: bool,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    #[serde(rename = "type")]
+    kind: String,
+    path: String,
+}
+
+impl Modules {
+    pub(crate) fn read(folder: &Path) -> Result<Self, EncoderError> {
+        let place = folder.join("modules.json");
+        let Some(modules) = read_json_if_there::<Vec<Module>>(&place)? else {
+            return Ok(Self { transformer: PathBuf::new(), pooling: None, normalize: false });
+        };
+        let mut kinds = Vec::new();
+        for module in &modules {
+            // A module's path comes from a download: it may not point out of its folder.
+            if !Path::new(&module.path).components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(unsupported(&place, format!("module path {:?} leaves the folder", module.path)));
+            }
+            kinds.push(module_kind(&module.kind).ok_or_else(|| {
+                let known = "Transformer, Pooling and Normalize of sentence-transformers are";
+                unsupported(&place, format!("module {} is not supported; only {known}", module.kind))
+            })?);
+        }
+        let normalize = match kinds.as_slice() {
+            ["Transformer", "Pooling"] => false,
+            ["Transformer", "Pooling", "Normalize"] => true,
+            _ => {
+                let what = format!("modules {kinds:?} in this order are not supported");
+                let remedy = "Transformer, Pooling and perhaps Normalize must follow each other";
+                return Err(unsupported(&place, format!("{what}; {remedy}")));
+            }
+        };
+        if let Some(module) = modules.get(2) {
+            check_normalize(&folder.join(&module.path).join("config.json"))?;
+        }
+        Ok(Self {
+            transformer: PathBuf::from(&modules[0].path),
+            pooling: Some(PathBuf::from(&modules[1].path)),
+            normalize,
+        })
+    }
+}
+
+/// The class a module type names, if it is one of sentence-transformers' that we know: the two schemas differ in
+/// what stands between the package and the class.
+fn module_kind(kind: &str) -> Option<&'static str> {
+    let (_, class) = kind.strip_prefix("sentence_transformers.")?.rsplit_once('.')?;
+    ["Transformer", "Pooling", "Normalize"].into_iter().find(|known| *known == class)
+}
+
+/// The new schema can normalise something other than the sentence's vector.
+fn check_normalize(place: &Path) -> Result<(), EncoderError> {
+    let fields: Fields = read_json_if_there(place)?.unwrap_or_default();
+    for name in ["module_input_name", "module_output_name"] {
+        let value = fields.get(name).unwrap_or(&Value::Null);
+        if !(value.is_null() || value == "sentence_embedding") {
+            return Err(unsupported(
+                place,
+                format!("{name} {value} is not supported; only sentence_embedding is"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read_pooling(place: &Path, config: &BertConfig, has_prompts: bool) -> Result<Pooling, EncoderError> {
+    let fields: Fields = read_json_if_there(place)?.ok_or_else(|| EncoderError::FileMissing {
+        path: place.into(),
+        remedy: "modules.json names a Pooling module; fetch its folder too".into(),
+    })?;
+    let width = fields.get("embedding_dimension").or_else(|| fields.get("word_embedding_dimension"));
+    if width.is_some_and(|width| *width != config.hidden_size) {
+        let what = format!("pools vectors of another width than hidden_size {}", config.hidden_size);
+        return Err(unsupported(place, format!("{what}; the files must belong to one model")));
+    }
+    if has_prompts && fields.get("include_prompt") == Some(&Value::Bool(false)) {
+        return Err(unsupported(
+            place,
+            "include_prompt false is not supported; prompts are pooled too".into(),
+        ));
+    }
+    match pooling_modes(&fields).as_slice() {
+        [mode] if mode == "cls" => Ok(Pooling::Cls),
+        [mode] if mode == "mean" => Ok(Pooling::Mean),
+        modes => Err(unsupported(
+            place,
+            format!("pooling {} is not supported; only cls or mean is", modes.join("+")),
+        )),
+    }
+}
+
+/// The pooling modes switched on, by their names in the new schema; `mean` where none is, as in Python.
+fn pooling_modes(fields: &Fields) -> Vec<String> {
+    let modes: Vec<String> = match fields.get("pooling_mode") {
+        Some(Value::String(mode)) => vec![mode.clone()],
+        Some(Value::Array(modes)) => {
+            modes.iter().map(|mode| mode.as_str().map_or(mode.to_string(), String::from)).collect()
+        }
+        _ => fields
+            .iter()
+            .filter(|(_, on)| **on == true)
+            .filter_map(|(name, _)| name.strip_prefix("pooling_mode_"))
+            .map(|name| name.trim_end_matches("_token").trim_end_matches("_tokens").to_owned())
+            .collect(),
+    };
+    if modes.is_empty() { vec!["mean".into()] } else { modes }
+}
+
+/// The longest sequence: what the folder says, never more than the model has positions.
+fn max_seq_length(transformer: &Path, config: &BertConfig) -> Result<usize, EncoderError> {
+    let place = transformer.join("sentence_bert_config.json");
+    let fields: Fields = read_json_if_there(&place)?.unwrap_or_default();
+    let task = fields.get("transformer_task").unwrap_or(&Value::Null);
+    if !(task.is_null() || task == "feature-extraction") {
+        return Err(unsupported(
+            &place,
+            format!("transformer_task {task} is not supported; this is no encoder"),
+        ));
+    }
+    let processing = |kind: &str| fields.get("processing_kwargs")?.get(kind)?.get("max_length");
+    let own = fields.get("max_seq_length").filter(|length| !length.is_null());
+    let tokenizer: Fields;
+    let stated = match own.or_else(|| processing("text")).or_else(|| processing("common")) {
+        Some(length) => Some(length),
+        None => {
+            tokenizer = read_json_if_there(&transformer.join("tokenizer_config.json"))?.unwrap_or_default();
+            tokenizer.get("model_max_length")
+        }
+    };
+    // transformers writes 1e30 for "no limit", so the number is read as a float.
+    let limit = stated.and_then(Value::as_f64).map_or(usize::MAX, |length| length as usize);
+    if limit < 3 {
+        return Err(unsupported(
+            &place,
+            format!("a maximum length of {limit} tokens; it must be at least 3"),
+        ));
+    }
+    Ok(limit.min(config.max_position_embeddings))
+}
+
+/// Query prompt, passage prompt and similarity from `config_sentence_transformers.json`.
+fn read_usage(folder: &Path) -> Result<(String, String, Similarity), EncoderError> {
+    let place = folder.join("config_sentence_transformers.json");
+    let fields: Fields = read_json_if_there(&place)?.unwrap_or_default();
+    let model_type = fields.get("model_type").unwrap_or(&Value::Null);
+    if !(model_type.is_null() || model_type == "SentenceTransformer") {
+        let what = format!("model_type {model_type} is not supported; only SentenceTransformer is");
+        return Err(unsupported(&place, what));
+    }
+    // Without a value sentence-transformers compares by cosine.
+    let similarity = match fields.get("similarity_fn_name").and_then(Value::as_str) {
+        None | Some("cosine") => Similarity::Cosine,
+        Some("dot" | "dot_product") => Similarity::Dot,
+        Some(other) => {
+            let what = format!("similarity_fn_name {other} is not supported; only cosine and dot are");
+            return Err(unsupported(&place, what));
+        }
+    };
+    let prompts = fields.get("prompts").and_then(Value::as_object);
+    let default = fields.get("default_prompt_name").and_then(Value::as_str);
+    // The order in which encode_query and encode_document look for a prompt, then the default.
+    let prompt = |names: &[&str]| {
+        let mut named = names.iter().copied().chain(default).filter_map(|name| prompts?.get(name)?.as_str());
+        named.next().unwrap_or_default().to_owned()
+    };
+    Ok((prompt(&["query"]), prompt(&["document", "passage", "corpus"]), similarity))
 }

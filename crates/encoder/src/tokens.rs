@@ -24,6 +24,13 @@ impl Default for PackedTokens {
 }
 
 impl PackedTokens {
+    /// An empty pack with room for this many tokens and sequences.
+    pub fn with_capacity(tokens: usize, sequences: usize) -> Self {
+        let mut offsets = Vec::with_capacity(sequences + 1);
+        offsets.push(0);
+        Self { ids: Vec::with_capacity(tokens), types: Vec::with_capacity(tokens), offsets }
+    }
+
     /// Appends a sequence.
     ///
     /// # Panics

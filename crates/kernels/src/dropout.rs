@@ -78,6 +78,18 @@ impl Dropout {
         self.strip(site, sequence_key, row, column / STRIP)[column % STRIP]
     }
 
+    /// [`Dropout::multiplier`] of the attention probability of token `row` on token `column` in one head.
+    pub fn attention_multiplier(
+        &self,
+        layer: usize,
+        head: usize,
+        sequence_key: u32,
+        row: u32,
+        column: usize,
+    ) -> f32 {
+        self.multiplier(Site::attention(layer).head(head), sequence_key, row, column)
+    }
+
     /// Multipliers of columns `strip * STRIP ..` of a row.
     #[inline(always)]
     pub(crate) fn strip(&self, site: Site, sequence_key: u32, row: u32, strip: usize) -> [f32; STRIP] {

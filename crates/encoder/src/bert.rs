@@ -1,0 +1,326 @@
+//! Forward and backward of the BERT family (Devlin et al., arXiv 1810.04805), post-LayerNorm, over packed tokens.
+
+use contaccum_kernels::{
+    AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat, MatMut, Partials, Site,
+    add_column_sums, attention_backward, attention_forward, embedding_backward, embedding_forward,
+    gelu_backward, gelu_forward, layer_norm_output, matmul, residual_layer_norm_backward,
+    residual_layer_norm_forward,
+};
+
+use crate::parameters::LayerRanges;
+use crate::pass::{Keep, LayerActivations, Pass, Workspace};
+use crate::{BertConfig, Layout};
+
+/// The random stream of dropout: masks depend on it and on each sequence's key, not on how sequences are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutStream {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the update.
+    pub update: u64,
+}
+
+/// Both dropouts of a model in one stream.
+#[derive(Clone, Copy)]
+struct Rates {
+    hidden: Option<Dropout>,
+    attention: Option<Dropout>,
+}
+
+impl Rates {
+    fn new(config: &BertConfig, stream: Option<DropoutStream>) -> Self {
+        let at = |rate: f64| stream.and_then(|s| Dropout::new(rate, s.seed, s.update));
+        Self { hidden: at(config.hidden_dropout_prob), attention: at(config.attention_probs_dropout_prob) }
+    }
+}
+
+/// A borrowed model: shape, layout and parameters.
+#[derive(Clone, Copy)]
+pub(crate) struct Bert<'a> {
+    pub config: &'a BertConfig,
+    pub layout: &'a Layout,
+    pub weights: &'a [f32],
+}
+
+impl<'a> Bert<'a> {
+    fn tables(&self) -> EmbeddingTables<'a> {
+        let (l, w) = (self.layout, self.weights);
+        EmbeddingTables {
+            words: &w[l.words.clone()],
+            positions: &w[l.positions.clone()],
+            types: &w[l.types.clone()],
+            norm: self.norm(&l.embedding_norm_weight, &l.embedding_norm_bias),
+        }
+    }
+
+    fn norm(&self, weight: &std::ops::Range<usize>, bias: &std::ops::Range<usize>) -> LayerNorm<'a> {
+        LayerNorm {
+            weight: &self.weights[weight.clone()],
+            bias: &self.weights[bias.clone()],
+            epsilon: self.config.layer_norm_eps as f32,
+        }
+    }
+
+    fn attention(&self) -> AttentionShape {
+        let heads = self.config.num_attention_heads;
+        AttentionShape { heads, head_width: self.config.hidden_size / heads }
+    }
+
+    /// Hidden states of the last layer, `[tokens, hidden_size]`, in `workspace.hidden`.
+    pub fn forward(&self, pass: &mut Pass, workspace: &mut Workspace, stream: Option<DropoutStream>) {
+        let rates = Rates::new(self.config, stream);
+        let n = pass.tokens.tokens();
+        let hidden = &mut workspace.hidden[..n * self.config.hidden_size];
+        embedding_forward(
+            self.tables(),
+            pass.tokens.ids(),
+            pass.tokens.types(),
+            pass.rows(),
+            rates.hidden.as_ref(),
+            hidden,
+        );
+        for layer in 0..self.config.num_hidden_layers {
+            self.layer_forward(layer, pass, workspace, rates);
+        }
+    }
+
+    fn layer_forward(&self, layer: usize, pass: &mut Pass, workspace: &mut Workspace, rates: Rates) {
+        let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let slot = match pass.keep {
+            Keep::ForBackward => layer,
+            Keep::Nothing => 0,
+        };
+        let mut layers = std::mem::take(&mut pass.layers);
+        let a = &mut layers[slot];
+        let hidden = &mut workspace.hidden[..n * h];
+        let activation = &mut workspace.wide[..n * f];
+
+        let qkv = &mut a.qkv[..n * 3 * h];
+        set_rows(qkv, &w[ranges.qkv_bias.clone()]);
+        linear(hidden, &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, qkv);
+        attention_forward(
+            self.attention(),
+            qkv,
+            pass.tokens.offsets(),
+            &pass.sequence_keys,
+            rates.attention.as_ref().map(|d| (d, Site::attention(layer))),
+            &mut a.context[..n * h],
+            &mut a.log_sum_exp[..n * self.config.num_attention_heads],
+            &mut workspace.scratch,
+        );
+        let branch = &mut a.attention_xhat[..n * h];
+        linear(&a.context[..n * h], &w[ranges.attention_output_weight.clone()], (n, h, h), false, branch);
+        residual_layer_norm_forward(
+            self.norm(&ranges.attention_norm_weight, &ranges.attention_norm_bias),
+            branch,
+            &w[ranges.attention_output_bias.clone()],
+            rates.hidden.as_ref().map(|d| (d, Site::attention_output(layer), pass.rows())),
+            hidden,
+            &mut a.attention_rstd[..n],
+        );
+
+        let preactivation = &mut a.preactivation[..n * f];
+        linear(hidden, &w[ranges.intermediate_weight.clone()], (n, h, f), false, preactivation);
+        gelu_forward(preactivation, &w[ranges.intermediate_bias.clone()], activation);
+        let branch = &mut a.output_xhat[..n * h];
+        linear(activation, &w[ranges.output_weight.clone()], (n, f, h), false, branch);
+        residual_layer_norm_forward(
+            self.norm(&ranges.output_norm_weight, &ranges.output_norm_bias),
+            branch,
+            &w[ranges.output_bias.clone()],
+            rates.hidden.as_ref().map(|d| (d, Site::feed_forward_output(layer), pass.rows())),
+            hidden,
+            &mut a.output_rstd[..n],
+        );
+        pass.layers = layers;
+    }
+
+    /// Adds the parameters' gradients to `gradient` (a buffer in the layout of the weights), from the gradient of
+    /// the last layer's hidden states in `workspace.gradient`. Uses up the pass's activations.
+    pub fn backward(
+        &self,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        stream: Option<DropoutStream>,
+        gradient: &mut [f32],
+    ) {
+        assert_eq!(pass.keep, Keep::ForBackward, "a pass without activations has no backward");
+        let rates = Rates::new(self.config, stream);
+        for layer in (0..self.config.num_hidden_layers).rev() {
+            self.feed_forward_backward(layer, pass, workspace, rates, gradient);
+            self.attention_block_backward(layer, pass, workspace, rates, gradient);
+        }
+        let n = pass.tokens.tokens() * self.config.hidden_size;
+        let l = self.layout;
+        let [words, positions, types, norm_weight, norm_bias] = gradient
+            .get_disjoint_mut([
+                l.words.clone(),
+                l.positions.clone(),
+                l.types.clone(),
+                l.embedding_norm_weight.clone(),
+                l.embedding_norm_bias.clone(),
+            ])
+            .expect("tensors of a layout are disjoint");
+        embedding_backward(
+            self.tables(),
+            pass.tokens.ids(),
+            pass.tokens.types(),
+            pass.rows(),
+            rates.hidden.as_ref(),
+            &mut workspace.gradient[..n],
+            &mut workspace.branch[..n],
+            EmbeddingGradients { words, positions, types, norm_weight, norm_bias },
+            &mut workspace.partials,
+        );
+    }
+
+    fn feed_forward_backward(
+        &self,
+        layer: usize,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        rates: Rates,
+        gradient: &mut [f32],
+    ) {
+        let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let mut layers = std::mem::take(&mut pass.layers);
+        let a: &mut LayerActivations = &mut layers[layer];
+        let Workspace { hidden, gradient: upstream, branch, wide, partials, .. } = workspace;
+        let (hidden, upstream) = (&mut hidden[..n * h], &mut upstream[..n * h]);
+        let (branch, wide) = (&mut branch[..n * h], &mut wide[..n * f]);
+
+        norm_backward(
+            (&w[ranges.output_norm_weight.clone()], &a.output_xhat[..n * h], &a.output_rstd[..n]),
+            rates.hidden.as_ref().map(|d| (d, Site::feed_forward_output(layer), pass.rows())),
+            (upstream, branch),
+            [&ranges.output_norm_weight, &ranges.output_norm_bias, &ranges.output_bias],
+            gradient,
+            partials,
+        );
+        input_gradient(branch, &w[ranges.output_weight.clone()], (n, f, h), false, wide);
+        let saved = &mut a.preactivation[..n * f];
+        gelu_backward(saved, wide, &mut gradient[ranges.intermediate_bias.clone()], partials);
+        weight_gradient(branch, saved, (n, f, h), &mut gradient[ranges.output_weight.clone()]);
+
+        let norm = self.norm(&ranges.attention_norm_weight, &ranges.attention_norm_bias);
+        layer_norm_output(norm, &a.attention_xhat[..n * h], hidden);
+        weight_gradient(wide, hidden, (n, h, f), &mut gradient[ranges.intermediate_weight.clone()]);
+        input_gradient(wide, &w[ranges.intermediate_weight.clone()], (n, h, f), true, upstream);
+        pass.layers = layers;
+    }
+
+    fn attention_block_backward(
+        &self,
+        layer: usize,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        rates: Rates,
+        gradient: &mut [f32],
+    ) {
+        let (n, h) = (pass.tokens.tokens(), self.config.hidden_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let a = &pass.layers[layer];
+        let Workspace { hidden, gradient: upstream, branch, wide, scratch, partials } = workspace;
+        let (hidden, upstream) = (&mut hidden[..n * h], &mut upstream[..n * h]);
+        let (branch, qkv_gradient) = (&mut branch[..n * h], &mut wide[..n * 3 * h]);
+
+        norm_backward(
+            (&w[ranges.attention_norm_weight.clone()], &a.attention_xhat[..n * h], &a.attention_rstd[..n]),
+            rates.hidden.as_ref().map(|d| (d, Site::attention_output(layer), pass.rows())),
+            (upstream, branch),
+            [&ranges.attention_norm_weight, &ranges.attention_norm_bias, &ranges.attention_output_bias],
+            gradient,
+            partials,
+        );
+        let context = &a.context[..n * h];
+        let output_weight = ranges.attention_output_weight.clone();
+        weight_gradient(branch, context, (n, h, h), &mut gradient[output_weight.clone()]);
+        input_gradient(branch, &w[output_weight], (n, h, h), false, hidden);
+        attention_backward(
+            self.attention(),
+            &a.qkv[..n * 3 * h],
+            context,
+            &a.log_sum_exp[..n * self.config.num_attention_heads],
+            pass.tokens.offsets(),
+            &pass.sequence_keys,
+            rates.attention.as_ref().map(|d| (d, Site::attention(layer))),
+            hidden,
+            qkv_gradient,
+            scratch,
+        );
+        add_column_sums(qkv_gradient, &mut gradient[ranges.qkv_bias.clone()], partials);
+        self.layer_input(layer, pass, rates, hidden);
+        weight_gradient(qkv_gradient, hidden, (n, h, 3 * h), &mut gradient[ranges.qkv_weight.clone()]);
+        input_gradient(qkv_gradient, &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, upstream);
+    }
+
+    /// Makes the input of a layer again: the output of the one below, or of the embeddings.
+    fn layer_input(&self, layer: usize, pass: &Pass, rates: Rates, out: &mut [f32]) {
+        match layer.checked_sub(1) {
+            Some(below) => {
+                let LayerRanges { output_norm_weight, output_norm_bias, .. } = &self.layout.layers[below];
+                let norm = self.norm(output_norm_weight, output_norm_bias);
+                layer_norm_output(norm, &pass.layers[below].output_xhat[..out.len()], out);
+            }
+            None => embedding_forward(
+                self.tables(),
+                pass.tokens.ids(),
+                pass.tokens.types(),
+                pass.rows(),
+                rates.hidden.as_ref(),
+                out,
+            ),
+        }
+    }
+}
+
+/// Fills every row with `row`.
+fn set_rows(rows: &mut [f32], row: &[f32]) {
+    rows.chunks_exact_mut(row.len()).for_each(|r| r.copy_from_slice(row));
+}
+
+/// `y (+)= x Wᵀ` for `x` `[n, inputs]`, `W` `[outputs, inputs]`.
+fn linear(
+    x: &[f32],
+    weight: &[f32],
+    (n, inputs, outputs): (usize, usize, usize),
+    accumulate: bool,
+    y: &mut [f32],
+) {
+    let (x, weight) = (Mat::new(x, n, inputs), Mat::new(weight, outputs, inputs));
+    matmul(MatMut::new(y, n, outputs), x, weight.t(), 1.0, accumulate);
+}
+
+/// `dx (+)= dy W`, shapes as in [`linear`].
+fn input_gradient(
+    dy: &[f32],
+    weight: &[f32],
+    (n, inputs, outputs): (usize, usize, usize),
+    accumulate: bool,
+    dx: &mut [f32],
+) {
+    let (dy, weight) = (Mat::new(dy, n, outputs), Mat::new(weight, outputs, inputs));
+    matmul(MatMut::new(dx, n, inputs), dy, weight, 1.0, accumulate);
+}
+
+/// `dW += dyᵀ x`, shapes as in [`linear`].
+fn weight_gradient(dy: &[f32], x: &[f32], (n, inputs, outputs): (usize, usize, usize), dw: &mut [f32]) {
+    let (dy, x) = (Mat::new(dy, n, outputs), Mat::new(x, n, inputs));
+    matmul(MatMut::new(dw, outputs, inputs), dy.t(), x, 1.0, true);
+}
+
+/// [`residual_layer_norm_backward`] with the parameters' gradients at their ranges of one buffer.
+fn norm_backward(
+    (weight, xhat, rstd): (&[f32], &[f32], &[f32]),
+    dropout: Option<(&Dropout, Site, contaccum_kernels::TokenRows)>,
+    (upstream, branch): (&mut [f32], &mut [f32]),
+    ranges: [&std::ops::Range<usize>; 3],
+    gradient: &mut [f32],
+    partials: &mut Partials,
+) {
+    let [dw, db, dbranch] =
+        gradient.get_disjoint_mut(ranges.map(Clone::clone)).expect("tensors of a layout are disjoint");
+    residual_layer_norm_backward(weight, xhat, rstd, dropout, upstream, branch, (dw, db, dbranch), partials);
+}

@@ -1,0 +1,143 @@
+//! An encoder: texts' tokens in, one vector each out, and the way back.
+
+use contaccum_kernels::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+
+use crate::bert::{Bert, DropoutStream};
+use crate::pass::{Keep, Pass, PassLimits, Workspace};
+use crate::{BertConfig, Layout, ModelSettings, PackedTokens, Pooling};
+
+/// A model with its parameters in one flat buffer, and what makes a vector of its hidden states.
+pub struct Encoder {
+    config: BertConfig,
+    layout: Layout,
+    settings: ModelSettings,
+    weights: Vec<f32>,
+}
+
+impl Encoder {
+    /// An encoder of these parts.
+    ///
+    /// # Panics
+    /// When `weights` is not as long as the configuration's layout.
+    pub fn new(config: BertConfig, settings: ModelSettings, weights: Vec<f32>) -> Self {
+        let layout = Layout::new(&config);
+        assert_eq!(weights.len(), layout.parameters(), "weights of another layout");
+        Self { config, layout, settings, weights }
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// Where each tensor lies in [`Encoder::weights`].
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Pooling, normalisation, prompts.
+    pub fn settings(&self) -> &ModelSettings {
+        &self.settings
+    }
+
+    /// All parameters.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// All parameters, to be changed by an optimizer.
+    pub fn weights_mut(&mut self) -> &mut [f32] {
+        &mut self.weights
+    }
+
+    /// Width of a vector.
+    pub fn dim(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn bert(&self) -> Bert<'_> {
+        Bert { config: &self.config, layout: &self.layout, weights: &self.weights }
+    }
+
+    fn pool(&self) -> Pool {
+        match self.settings.pooling {
+            Pooling::Cls => Pool::Cls,
+            Pooling::Mean => Pool::Mean,
+        }
+    }
+
+    /// The vectors of the sequences in `pass`, `[sequences, dim]` into `out`. Without `dropout` none is applied.
+    ///
+    /// # Panics
+    /// When `out` is shorter than that, or the workspace smaller than the pass.
+    pub fn represent(
+        &self,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        dropout: Option<DropoutStream>,
+        out: &mut [f32],
+    ) {
+        let sequences = pass.tokens().sequences();
+        if sequences == 0 {
+            return;
+        }
+        self.bert().forward(pass, workspace, dropout);
+        let out = &mut out[..sequences * self.dim()];
+        pool_forward(self.pool(), &workspace.hidden, pass.tokens.offsets(), self.dim(), out);
+        if self.settings.normalize {
+            normalize_forward(out, &mut pass.lengths[..sequences]);
+            pass.vectors[..out.len()].copy_from_slice(out);
+        }
+    }
+
+    /// Adds the parameters' gradients to `gradient`, from that of the vectors of the last [`Encoder::represent`] of
+    /// this pass with the same dropout stream. `vector_gradient` `[sequences, dim]` is used up, and so are the
+    /// activations of the pass.
+    ///
+    /// # Panics
+    /// When the pass keeps nothing for a backward pass.
+    pub fn backpropagate(
+        &self,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        dropout: Option<DropoutStream>,
+        vector_gradient: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let sequences = pass.tokens().sequences();
+        if sequences == 0 {
+            return;
+        }
+        let vector_gradient = &mut vector_gradient[..sequences * self.dim()];
+        if self.settings.normalize {
+            let vectors = &pass.vectors[..vector_gradient.len()];
+            normalize_backward(vectors, &pass.lengths[..sequences], vector_gradient);
+        }
+        let offsets = pass.tokens.offsets();
+        pool_backward(self.pool(), vector_gradient, offsets, self.dim(), &mut workspace.gradient);
+        self.bert().backward(pass, workspace, dropout, gradient);
+    }
+}
+
+/// Buffers to encode texts with, without a backward pass.
+pub struct Embedder {
+    pass: Pass,
+    workspace: Workspace,
+}
+
+impl Embedder {
+    /// Buffers for packs within `limits`.
+    pub fn new(config: &BertConfig, limits: PassLimits) -> Self {
+        let pass = Pass::new(config, limits, Keep::Nothing);
+        Self { pass, workspace: Workspace::new(config, limits, Keep::Nothing) }
+    }
+
+    /// The vectors of `tokens`, `[sequences, dim]` into `out`.
+    ///
+    /// # Panics
+    /// When `tokens` exceed the limits, or `out` is shorter.
+    pub fn embed(&mut self, encoder: &Encoder, tokens: &PackedTokens, out: &mut [f32]) {
+        self.pass.set(tokens);
+        encoder.represent(&mut self.pass, &mut self.workspace, None, out);
+    }
+}

@@ -1,0 +1,223 @@
+//! A trained encoder as a sentence-transformers folder, in the schema before 5.4 that every reader accepts.
+
+use std::{fmt::Write as _, fs, io, io::Write as _, path::Path};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    BertConfig, EncoderError, Layout, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
+    error::one_line,
+    files::{parent, read_json_if_there, sibling, sync_folder, write_atomically, write_json},
+    folder::is_hub_name,
+    weights::save_weights,
+};
+
+/// What a reader of the exported folder is told beside the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelCard {
+    /// Heading.
+    pub title: String,
+    /// The model training started from; named as base model where it is a name on the hub.
+    pub base_model: Option<String>,
+    /// How passages were given to the encoder.
+    pub passage_format: PassageFormat,
+    /// Training settings by name, in the order of the table.
+    pub training: Vec<(String, String)>,
+}
+
+/// Writes a sentence-transformers folder, whole or not at all, in place of an earlier export.
+///
+/// It is written beside the target under a temporary name, synced and renamed. An earlier export is moved aside only
+/// when the new one is complete, and removed only when that is in place: a crash in between leaves both on disk,
+/// as `.NAME.partial` and `.NAME.previous`.
+///
+/// # Errors
+/// When the target is something other than an earlier export or an empty folder, or cannot be written.
+pub fn export_folder(
+    path: &Path,
+    config: &BertConfig,
+    layout: &Layout,
+    weights: &[f32],
+    tokenizer: &TextTokenizer,
+    settings: &ModelSettings,
+    card: &ModelCard,
+) -> Result<(), EncoderError> {
+    refuse_foreign_target(path)?;
+    let partial = sibling(path, "partial");
+    let at = |place: &Path| {
+        let path = place.to_owned();
+        move |reason| EncoderError::Write { path, reason }
+    };
+    remove_if_there(&partial).map_err(at(&partial))?;
+    fs::create_dir_all(&partial).map_err(at(&partial))?;
+    let written = || {
+        config.write(&partial.join("config.json"))?;
+        save_weights(&partial.join("model.safetensors"), layout, weights)?;
+        tokenizer.save(&partial, settings.max_seq_length)?;
+        write_settings(&partial, config, settings)?;
+        let text = card.render(config, settings);
+        write_atomically(&partial.join("README.md"), |file| file.write_all(text.as_bytes()))?;
+        replace(&partial, path).map_err(at(path))
+    };
+    written().inspect_err(|_| {
+        // The first error is the one to tell; a leftover is removed by the next export.
+        let _ = fs::remove_dir_all(&partial);
+    })
+}
+
+/// Only an empty folder or one of our own exports may be replaced.
+fn refuse_foreign_target(path: &Path) -> Result<(), EncoderError> {
+    let refuse = || EncoderError::TargetExists { path: path.into() };
+    match fs::read_dir(path) {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(reason) if reason.kind() == io::ErrorKind::NotADirectory => return Err(refuse()),
+        Err(reason) => return Err(EncoderError::Read { path: path.into(), reason }),
+        Ok(mut entries) => {
+            if entries.next().is_none() {
+                return Ok(());
+            }
+        }
+    }
+    let fields = read_json_if_there::<Map<String, Value>>(&path.join("config_sentence_transformers.json"));
+    let versions = fields.ok().flatten().and_then(|fields| fields.get("__version__").cloned());
+    let ours = versions.is_some_and(|versions| versions.get("contaccum").is_some());
+    if ours { Ok(()) } else { Err(refuse()) }
+}
+
+/// Puts the finished folder in the target's place.
+fn replace(finished: &Path, path: &Path) -> io::Result<()> {
+    sync_folder(finished)?;
+    let previous = sibling(path, "previous");
+    if path.exists() {
+        remove_if_there(&previous)?;
+        fs::rename(path, &previous)?;
+    }
+    if let Err(reason) = fs::rename(finished, path) {
+        if previous.exists() {
+            fs::rename(&previous, path)?;
+        }
+        return Err(reason);
+    }
+    sync_folder(parent(path))?;
+    remove_if_there(&previous)
+}
+
+fn remove_if_there(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(reason) if reason.kind() != io::ErrorKind::NotFound => Err(reason),
+        _ => Ok(()),
+    }
+}
+
+/// The files beside model and tokenizer that say how a text becomes a vector.
+fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) -> Result<(), EncoderError> {
+    let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
+    if settings.normalize {
+        modules.push(("2_Normalize", "Normalize"));
+    }
+    for (path, _) in &modules[1..] {
+        let module = folder.join(path);
+        fs::create_dir(&module).map_err(|reason| EncoderError::Write { path: module, reason })?;
+    }
+    let modules: Vec<Value> = modules
+        .iter()
+        .enumerate()
+        .map(|(i, (path, kind))| {
+            json!({ "idx": i, "name": i.to_string(), "path": path,
+                    "type": format!("sentence_transformers.models.{kind}") })
+        })
+        .collect();
+    write_json(&folder.join("modules.json"), &modules)?;
+    let pooling = json!({
+        "word_embedding_dimension": config.hidden_size,
+        "pooling_mode_cls_token": settings.pooling == Pooling::Cls,
+        "pooling_mode_mean_tokens": settings.pooling == Pooling::Mean,
+        "pooling_mode_max_tokens": false,
+        "pooling_mode_mean_sqrt_len_tokens": false,
+        "pooling_mode_weightedmean_tokens": false,
+        "pooling_mode_lasttoken": false,
+        "include_prompt": true,
+    });
+    write_json(&folder.join("1_Pooling/config.json"), &pooling)?;
+    // The tokenizer lower-cases by itself where it does.
+    let wrapper = json!({ "max_seq_length": settings.max_seq_length, "do_lower_case": false });
+    write_json(&folder.join("sentence_bert_config.json"), &wrapper)?;
+    let usage = json!({
+        "__version__": { "contaccum": env!("CARGO_PKG_VERSION") },
+        "prompts": { "query": settings.query_prompt, "document": settings.passage_prompt },
+        "default_prompt_name": null,
+        "similarity_fn_name": settings.similarity,
+    });
+    write_json(&folder.join("config_sentence_transformers.json"), &usage)?;
+    Ok(())
+}
+
+impl ModelCard {
+    /// The `README.md`: front matter for the hub, how to load the model, what it is, how it was trained.
+    fn render(&self, config: &BertConfig, settings: &ModelSettings) -> String {
+        let base = self.base_model.as_deref().filter(|name| is_hub_name(name));
+        let base_line = base.map(|name| format!("base_model: {name}\n")).unwrap_or_default();
+        let passages = match self.passage_format {
+            PassageFormat::Pair => "[\"A title\", \"The text of a passage.\"]",
+            PassageFormat::Joined => "\"A title The text of a passage.\"",
+        };
+        let pooling = match settings.pooling {
+            Pooling::Cls => "first token",
+            Pooling::Mean => "mean over tokens",
+        };
+        let similarity = match settings.similarity {
+            Similarity::Dot => "dot product",
+            Similarity::Cosine => "cosine",
+        };
+        let mut facts = vec![
+            ("Dimensions".to_owned(), config.hidden_size.to_string()),
+            ("Layers".to_owned(), config.num_hidden_layers.to_string()),
+            ("Pooling".to_owned(), pooling.to_owned()),
+            ("Normalised".to_owned(), if settings.normalize { "yes" } else { "no" }.to_owned()),
+            ("Similarity".to_owned(), similarity.to_owned()),
+            ("Maximum length".to_owned(), format!("{} tokens", settings.max_seq_length)),
+        ];
+        for (name, prompt) in
+            [("Query prompt", &settings.query_prompt), ("Passage prompt", &settings.passage_prompt)]
+        {
+            if !prompt.is_empty() {
+                facts.push((name.to_owned(), format!("{prompt:?}")));
+            }
+        }
+        let title = one_line(&self.title);
+        let (facts, training) = (table(&facts), table(&self.training));
+        format!(
+            "---\n\
+             library_name: sentence-transformers\n\
+             pipeline_tag: sentence-similarity\n\
+             tags:\n\
+             - sentence-transformers\n\
+             - sentence-similarity\n\
+             - feature-extraction\n\
+             - dense-retrieval\n\
+             - contaccum\n\
+             {base_line}\
+             ---\n\n\
+             # {title}\n\n\
+             A dense retrieval encoder trained with contaccum.\n\n\
+             ```python\n\
+             from sentence_transformers import SentenceTransformer\n\n\
+             model = SentenceTransformer(\"path/to/this/folder\")\n\
+             vectors = model.encode([\"What is asked?\"], prompt_name=\"query\")\n\
+             vectors = model.encode([{passages}], prompt_name=\"document\")\n\
+             ```\n\n\
+             ## Model\n\n{facts}\n\
+             ## Training\n\n{training}"
+        )
+    }
+}
+
+/// A Markdown table of names and values.
+fn table(rows: &[(String, String)]) -> String {
+    let mut text = String::from("| setting | value |\n|---|---|\n");
+    for (name, value) in rows {
+        let cell = |text: &str| one_line(text).replace('|', "\\|");
+        writeln!(text, "| {} | {} |", cell(name), cell(value)).expect("a string takes every line");
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! A model folder of Hugging Face or sentence-transformers, found by path or by hub name.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    BertConfig, EncoderError, Layout, ModelSettings, TextTokenizer, hub::Hub, settings::Modules,
+    weights::load_weights,
+};
+
+/// A folder that holds a model: its configuration, settings, tokenizer and weights.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    path: PathBuf,
+    modules: Modules,
+}
+
+impl ModelFolder {
+    /// Finds a model: a folder of that name, else the Hugging Face cache, else the hub.
+    ///
+    /// `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to
+    /// `huggingface_hub` in Python.
+    ///
+    /// # Errors
+    /// When there is no such folder and neither cache nor hub give one.
+    pub fn locate(name_or_path: &str) -> Result<Self, EncoderError> {
+        Self::locate_with(name_or_path, &Hub::from_environment())
+    }
+
+    pub(crate) fn locate_with(name_or_path: &str, hub: &Hub) -> Result<Self, EncoderError> {
+        let path = PathBuf::from(name_or_path);
+        let path = if path.is_dir() {
+            path
+        } else if path.exists() {
+            return Err(EncoderError::NotAFolder { path });
+        } else if is_hub_name(name_or_path) {
+            hub.fetch(name_or_path)?
+        } else {
+            return Err(EncoderError::FolderMissing { path });
+        };
+        let modules = Modules::read(&path)?;
+        Ok(Self { path, modules })
+    }
+
+    /// Where the folder lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads and validates `config.json`.
+    ///
+    /// # Errors
+    /// As [`BertConfig::read`].
+    pub fn config(&self) -> Result<BertConfig, EncoderError> {
+        BertConfig::read(&self.transformer().join("config.json"))
+    }
+
+    /// Reads how texts become vectors: what the folder's sentence-transformers files record, or
+    /// [`ModelSettings::plain`] where there are none.
+    ///
+    /// # Errors
+    /// When a file is broken, or asks for a module, pooling or similarity that this program does not do.
+    pub fn settings(&self) -> Result<ModelSettings, EncoderError> {
+        ModelSettings::read(&self.path, &self.modules, &self.config()?)
+    }
+
+    /// Reads the tokenizer.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::from_folder`], and when the tokenizer gives ids beyond the embedding table.
+    pub fn tokenizer(&self) -> Result<TextTokenizer, EncoderError> {
+        let tokenizer = TextTokenizer::from_folder(&self.transformer())?;
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), self.config()?.vocab_size);
+        if vocabulary > rows {
+            return Err(EncoderError::VocabularyTooLarge { path: self.transformer(), vocabulary, rows });
+        }
+        Ok(tokenizer)
+    }
+
+    /// Reads the weights into the order of `layout`.
+    ///
+    /// # Errors
+    /// As [`load_weights`]; where only another format of weights is there, says how to convert it.
+    pub fn weights(&self, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
+        let path = self.transformer().join("model.safetensors");
+        if path.exists() {
+            return load_weights(&path, layout);
+        }
+        let convert = "convert them with transformers in Python: \
+                       AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, max_shard_size='100GB')";
+        let others = ["pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5"];
+        let found = others.into_iter().find(|file| self.transformer().join(file).exists());
+        let weights = found.map_or("no weights are".to_owned(), |file| format!("only weights as {file} are"));
+        Err(EncoderError::FileMissing {
+            path,
+            remedy: format!("{weights} there; fetch model.safetensors or {convert}"),
+        })
+    }
+
+    /// The folder of config, weights and tokenizer: the model folder itself but for the oldest schema.
+    fn transformer(&self) -> PathBuf {
+        self.path.join(&self.modules.transformer)
+    }
+}
+
+/// Whether a name can be a repository on the hub: `name` or `owner/name` of letters, digits, `-`, `_` and `.`.
+pub(crate) fn is_hub_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed);
+    let (owner, model) = name.split_once('/').unwrap_or(("owner", name));
+    part(owner) && part(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_hub_name;
+
+    #[test]
+    fn a_path_is_not_taken_for_a_hub_name() {
+        for name in ["bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"] {
+            assert!(is_hub_name(name), "{name}");
+        }
+        for path in ["", "/models/bert", "./bert", "../bert", "a/b/c", "models/", "C:\\bert", "my model"] {
+            assert!(!is_hub_name(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Weights in and out: safetensors files under Hugging Face's names, and BERT's fresh initialisation.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use half::{bf16, f16};
+use rand::{SeedableRng, rngs::ChaCha8Rng};
+use rand_distr::{Distribution, StandardNormal};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+
+use crate::{BertConfig, EncoderError, Layout, Tensor, files::write_atomically};
+
+/// Bytes converted at a time: what reading and writing cost in memory beside the weights themselves.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Before a tensor's name: nothing in a `BertModel`, `bert.` in every model with a head on it.
+const PREFIXES: [&str; 2] = ["", "bert."];
+
+/// Reads the tensors of `layout` from a safetensors file into one buffer of `layout.parameters()` numbers.
+///
+/// Names may carry the prefix `bert.` and LayerNorm's old `gamma` and `beta`; what the layout does not name (pooler,
+/// position ids, heads) is left out; f16, bf16 and f64 are converted.
+///
+/// # Errors
+/// When the file is missing, cut short or broken, or a tensor is missing, of another shape, of a type without
+/// conversion, or not finite.
+pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
+    let mut file = File::open(path).map_err(|reason| match reason.kind() {
+        io::ErrorKind::NotFound => EncoderError::FileMissing {
+            path: path.into(),
+            remedy: "a model folder holds config.json, model.safetensors and tokenizer.json".into(),
+        },
+        _ => EncoderError::Read { path: path.into(), reason },
+    })?;
+    let (data_start, metadata) = read_header(&mut file, path)?;
+    let prefix = PREFIXES
+        .into_iter()
+        .find(|prefix| metadata.info(&format!("{prefix}{}", layout.tensors()[0].name)).is_some())
+        .unwrap_or_default();
+    // Every tensor is found and checked before the buffer is made, so that a wrong config.json costs no memory.
+    let found = layout
+        .tensors()
+        .iter()
+        .map(|tensor| find_tensor(path, &metadata, prefix, tensor))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut weights = vec![0.0; layout.parameters()];
+    for (tensor, (name, info)) in layout.tensors().iter().zip(found) {
+        let values = &mut weights[tensor.range.clone()];
+        read_tensor(&mut file, data_start, info, values)
+            .map_err(|reason| EncoderError::Read { path: path.into(), reason })?;
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(EncoderError::TensorNotFinite { path: path.into(), tensor: name });
+        }
+    }
+    Ok(weights)
+}
+
+/// Writes every tensor of `layout` as f32 to a safetensors file that transformers reads, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+///
+/// # Panics
+/// When `weights` is not of the layout's length.
+pub fn save_weights(path: &Path, layout: &Layout, weights: &[f32]) -> Result<(), EncoderError> {
+    assert_eq!(weights.len(), layout.parameters(), "weights must fill the layout");
+    let infos = layout.tensors().iter().map(|tensor| {
+        let data_offsets = (4 * tensor.range.start, 4 * tensor.range.end);
+        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets };
+        (tensor.name.clone(), info)
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos.collect()).expect("a layout's tensors lie back to back");
+    write_atomically(path, |file| {
+        let mut header = serde_json::to_vec(&metadata)?;
+        // Blanks up to a multiple of eight, so that the numbers are aligned in a mapped file.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+        for values in weights.chunks(CHUNK_BYTES / 4) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    })
+}
+
+/// Fresh weights as BERT starts from: matrices from N(0, `initializer_range`²), LayerNorm one and zero, biases zero,
+/// the padding token's row zero. The same seed gives the same bits on every machine.
+pub fn random_weights(config: &BertConfig, layout: &Layout, seed: u64) -> Vec<f32> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let deviation = config.initializer_range as f32;
+    let mut weights = vec![0.0; layout.parameters()];
+    for tensor in layout.tensors() {
+        let values = &mut weights[tensor.range.clone()];
+        if tensor.name.ends_with("LayerNorm.weight") {
+            values.fill(1.0);
+        } else if !tensor.name.ends_with(".bias") {
+            values.fill_with(|| {
+                let unit: f32 = StandardNormal.sample(&mut generator);
+                deviation * unit
+            });
+        }
+    }
+    let padding = layout.words.start + config.pad_token_id as usize * config.hidden_size;
+    weights[padding..padding + config.hidden_size].fill(0.0);
+    weights
+}
+
+/// The header of a safetensors file and where its data starts; the file must be as long as the header says.
+fn read_header(file: &mut File, path: &Path) -> Result<(u64, Metadata), EncoderError> {
+    let broken = |reason: String| EncoderError::WeightsBroken { path: path.into(), reason };
+    let read_error = |reason| EncoderError::Read { path: path.into(), reason };
+    let length = file.metadata().map_err(read_error)?.len();
+    if length < 8 {
+        return Err(broken(format!("it holds {length} bytes")));
+    }
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix).map_err(read_error)?;
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > length - 8 {
+        return Err(broken("its header is cut short".into()));
+    }
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header).map_err(read_error)?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|reason| broken(format!("its header is broken: {reason}")))?;
+    let data_start = 8 + header_length;
+    let expected = data_start + metadata.data_len() as u64;
+    if length != expected {
+        return Err(broken(format!("it holds {length} bytes, its header says {expected}")));
+    }
+    Ok((data_start, metadata))
+}
+
+/// A tensor's name and place in the file, its shape and type checked.
+fn find_tensor<'m>(
+    path: &Path,
+    metadata: &'m Metadata,
+    prefix: &str,
+    tensor: &Tensor,
+) -> Result<(String, &'m TensorInfo), EncoderError> {
+    let old_name = tensor
+        .name
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta");
+    let (name, info) = [tensor.name.as_str(), old_name.as_str()]
+        .into_iter()
+        .map(|name| format!("{prefix}{name}"))
+        .find_map(|name| metadata.info(&name).map(|info| (name, info)))
+        .ok_or_else(|| EncoderError::TensorMissing { path: path.into(), tensor: tensor.name.clone() })?;
+    if info.shape != tensor.shape {
+        let (found, expected) = (info.shape.clone(), tensor.shape.clone());
+        return Err(EncoderError::TensorShape { path: path.into(), tensor: name, found, expected });
+    }
+    if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+        let dtype = format!("{:?}", info.dtype);
+        return Err(EncoderError::TensorDtype { path: path.into(), tensor: name, dtype });
+    }
+    Ok((name, info))
+}
+
+fn read_tensor(file: &mut File, data_start: u64, info: &TensorInfo, values: &mut [f32]) -> io::Result<()> {
+    match info.dtype {
+        Dtype::F32 => read_numbers(file, data_start, info, values, f32::from_le_bytes),
+        Dtype::F16 => read_numbers(file, data_start, info, values, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => read_numbers(file, data_start, info, values, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => read_numbers(file, data_start, info, values, |b| f64::from_le_bytes(b) as f32),
+        other => unreachable!("{other:?} was refused when the tensor was found"),
+    }
+}
+
+fn read_numbers<const BYTES: usize>(
+    file: &mut File,
+    data_start: u64,
+    info: &TensorInfo,
+    values: &mut [f32],
+    convert: impl Fn([u8; BYTES]) -> f32,
+) -> io::Result<()> {
+    file.seek(SeekFrom::Start(data_start + info.data_offsets.0 as u64))?;
+    let mut bytes = vec![0; CHUNK_BYTES.min(values.len() * BYTES)];
+    for part in values.chunks_mut(CHUNK_BYTES / BYTES) {
+        let bytes = &mut bytes[..part.len() * BYTES];
+        file.read_exact(bytes)?;
+        let (numbers, _) = bytes.as_chunks();
+        for (value, number) in part.iter_mut().zip(numbers) {
+            *value = convert(*number);
+        }
+    }
+    Ok(())
+}

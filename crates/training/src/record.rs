@@ -1,0 +1,277 @@
+//! What a run writes down after every update: one JSON line, and one TensorBoard event.
+//!
+//! A resumed run reads as one run: records past the update it resumes from are dropped from `metrics.jsonl`,
+//! and the new event file tells TensorBoard to forget them too.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::events::EventFile;
+
+const METRICS_FILE: &str = "metrics.jsonl";
+const EVENTS_FOLDER: &str = "tensorboard";
+
+/// What is recorded of one update. Numbers that are not finite are written as `null`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct UpdateRecord {
+    /// The update this is about; 1 is the first.
+    pub update: usize,
+    /// Passes over the training rows so far.
+    pub epoch: f64,
+    /// Mean of the micro-steps' losses, over all rows of the method.
+    pub loss: f64,
+    /// The same over current queries alone: comparable between methods.
+    pub current_rows_loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Gradient norm of the query encoder, before clipping.
+    pub grad_norm_query: f64,
+    /// Gradient norm of the passage encoder, before clipping.
+    pub grad_norm_passage: f64,
+    /// Passage norm over query norm.
+    pub grad_norm_ratio: f64,
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// Mean negatives of a current query, at the last micro-step.
+    pub negatives_per_query: f64,
+    /// Samples in the banks after the update.
+    pub bank_samples: usize,
+    /// Share of the softmax of current queries that lies on bank entries, 0..=1.
+    pub bank_mass: f64,
+    /// Tokens of the update, queries and passages.
+    pub tokens: u64,
+    /// Tokens over seconds.
+    pub tokens_per_second: f64,
+    /// Wall time of the update.
+    pub seconds: f64,
+    /// Resident memory after the update, where the system tells it.
+    pub resident_bytes: Option<u64>,
+    /// Highest resident memory so far, where the system tells it.
+    pub peak_resident_bytes: Option<u64>,
+    /// Metrics of an evaluation after this update, by name (`nDCG@10`); empty without one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dev: BTreeMap<String, f64>,
+}
+
+/// A record that could not be written or read back.
+#[derive(Debug, thiserror::Error)]
+#[error("record not {action}: {path}: {source} (check the folder's permissions and free space)")]
+pub struct RecordError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
+    let path = path.to_owned();
+    move |source| RecordError { action, path, source }
+}
+
+/// Writes the records of a run into its folder: `metrics.jsonl` and `tensorboard/`.
+#[derive(Debug)]
+pub struct RunRecorder {
+    metrics: File,
+    metrics_path: PathBuf,
+    events: EventFile,
+    events_path: PathBuf,
+}
+
+impl RunRecorder {
+    /// Opens the records of the run in `folder` to go on after update `resumed_update` (0: from the start);
+    /// later records, of updates that are about to be done again, are dropped.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn open(folder: &Path, resumed_update: usize) -> Result<Self, RecordError> {
+        let metrics_path = folder.join(METRICS_FILE);
+        let events_folder = folder.join(EVENTS_FOLDER);
+        std::fs::create_dir_all(&events_folder).map_err(failed("created", &events_folder))?;
+        let kept = kept_lines(&metrics_path, resumed_update).map_err(failed("read", &metrics_path))?;
+        replace_file(&metrics_path, &kept).map_err(failed("written", &metrics_path))?;
+        let metrics =
+            File::options().append(true).open(&metrics_path).map_err(failed("opened", &metrics_path))?;
+        let (events, events_path) =
+            EventFile::create(&events_folder, resumed_update).map_err(failed("created", &events_folder))?;
+        Ok(Self { metrics, metrics_path, events, events_path })
+    }
+
+    /// Appends the record of one update.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn record(&mut self, record: &UpdateRecord) -> Result<(), RecordError> {
+        let fields = serde_json::to_value(record).expect("numbers under string keys are JSON");
+        // One write a line: a killed process leaves at most one torn line, at the end.
+        let line = serde_json::to_string(record).expect("numbers under string keys are JSON") + "\n";
+        self.metrics.write_all(line.as_bytes()).map_err(failed("written", &self.metrics_path))?;
+        let scalars = scalars("train", &fields);
+        self.events
+            .write_scalars(SystemTime::now(), record.update, scalars)
+            .map_err(failed("written", &self.events_path))
+    }
+
+    /// Makes everything recorded so far outlast a crash of the machine; for use with each checkpoint.
+    ///
+    /// # Errors
+    /// When the system cannot sync a file.
+    pub fn sync(&self) -> Result<(), RecordError> {
+        self.metrics.sync_data().map_err(failed("synced", &self.metrics_path))?;
+        self.events.sync().map_err(failed("synced", &self.events_path))
+    }
+}
+
+/// The numbers of a record under the tags TensorBoard groups them by: `train/loss`, `dev/nDCG@10`.
+fn scalars(group: &str, fields: &serde_json::Value) -> Vec<(String, f32)> {
+    let mut tagged = Vec::new();
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        if value.is_object() {
+            tagged.extend(scalars(name, value));
+        } else if let Some(number) = value.as_f64()
+            && name != "update"
+        {
+            tagged.push((format!("{group}/{name}"), number as f32));
+        }
+    }
+    tagged
+}
+
+/// The whole lines of `path` up to update `last_update`; nothing where the file does not exist.
+fn kept_lines(path: &Path, last_update: usize) -> io::Result<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        update: usize,
+    }
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        file => file?,
+    };
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        // A torn line is the last one, of an update that no checkpoint holds.
+        match serde_json::from_str::<Line>(&line) {
+            Ok(Line { update }) if update <= last_update => kept = kept + &line + "\n",
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(kept)
+}
+
+fn replace_file(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("jsonl.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    sync_folder(path)
+}
+
+#[cfg(unix)]
+fn sync_folder(of: &Path) -> io::Result<()> {
+    of.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_of: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::testing::{TestEvent, read_events};
+
+    fn record(update: usize, loss: f64) -> UpdateRecord {
+        UpdateRecord { update, loss, ..UpdateRecord::default() }
+    }
+
+    fn updates_and_losses(folder: &Path) -> Vec<(u64, f64)> {
+        let text = std::fs::read_to_string(folder.join(METRICS_FILE)).unwrap();
+        let parse = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let pair = |v: serde_json::Value| (v["update"].as_u64().unwrap(), v["loss"].as_f64().unwrap());
+        text.lines().map(|line| pair(parse(line))).collect()
+    }
+
+    /// What TensorBoard would show: event files in the order of their names, purged at each session start.
+    fn shown_losses(folder: &Path) -> Vec<(i64, f32)> {
+        let mut files: Vec<_> = std::fs::read_dir(folder.join(EVENTS_FOLDER))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        let mut shown = Vec::new();
+        for event in files.iter().flat_map(|file| read_events(file)) {
+            match event {
+                TestEvent::Version(version) => assert_eq!(version, "brain.Event:2"),
+                TestEvent::SessionStart(step) => shown.retain(|&(shown_step, _)| shown_step < step),
+                TestEvent::Scalars(step, scalars) => {
+                    shown.extend(scalars.iter().filter(|s| s.0 == "train/loss").map(|s| (step, s.1)));
+                }
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn a_resumed_run_reads_as_one_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = RunRecorder::open(folder.path(), 0).unwrap();
+        for update in 1..=4 {
+            first.record(&record(update, 0.5)).unwrap();
+        }
+        drop(first);
+        let mut second = RunRecorder::open(folder.path(), 2).unwrap();
+        second.record(&record(3, 0.25)).unwrap();
+        second.sync().unwrap();
+        assert_eq!(updates_and_losses(folder.path()), [(1, 0.5), (2, 0.5), (3, 0.25)]);
+        assert_eq!(shown_losses(folder.path()), [(1, 0.5), (2, 0.5), (3, 0.25)]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        RunRecorder::open(folder.path(), 0).unwrap().record(&record(1, 0.5)).unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        File::options().append(true).open(&path).unwrap().write_all(b"{\"update\":2,\"los").unwrap();
+        RunRecorder::open(folder.path(), 2).unwrap().record(&record(3, 0.25)).unwrap();
+        assert_eq!(updates_and_losses(folder.path()), [(1, 0.5), (3, 0.25)]);
+    }
+
+    #[test]
+    fn dev_metrics_are_recorded_under_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let dev = BTreeMap::from([("nDCG@10".to_owned(), 0.75)]);
+        let mut recorder = RunRecorder::open(folder.path(), 0).unwrap();
+        recorder.record(&UpdateRecord { dev, ..record(1, 0.5) }).unwrap();
+        let events = read_events(&recorder.events_path);
+        let Some(TestEvent::Scalars(1, scalars)) = events.last() else { panic!("{events:?}") };
+        assert!(scalars.contains(&("dev/nDCG@10".into(), 0.75)));
+        assert!(scalars.iter().all(|(tag, _)| tag != "train/update"));
+        let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
+        assert!(text.contains(r#""dev":{"nDCG@10":0.75}"#), "{text}");
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_null_and_no_scalar() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = RunRecorder::open(folder.path(), 0).unwrap();
+        recorder.record(&UpdateRecord { grad_norm_ratio: f64::INFINITY, ..record(1, 0.5) }).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
+        assert!(text.contains(r#""grad_norm_ratio":null"#), "{text}");
+        let events = read_events(&recorder.events_path);
+        let Some(TestEvent::Scalars(1, scalars)) = events.last() else { panic!("{events:?}") };
+        assert!(scalars.iter().all(|(tag, _)| tag != "train/grad_norm_ratio"));
+    }
+
+    #[test]
+    fn a_folder_that_is_a_file_is_one_line_naming_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let message = RunRecorder::open(file.path(), 0).unwrap_err().to_string();
+        assert!(message.contains(&file.path().display().to_string()) && !message.contains('\n'), "{message}");
+    }
+}

@@ -1,0 +1,389 @@
+//! One update of training: micro-steps over a total batch, then the optimizer.
+//!
+//! All methods run through the same code: a total batch is cut into micro-batches, each of which is one loss; a
+//! micro-batch is cut into chunks, whose activations are in memory at once. With one chunk per micro-batch that is
+//! gradient accumulation (or the full batch); with several it is gradient caching (Gao et al., arXiv 2101.06983):
+//! all chunks are represented first, the loss is taken over all of them, and each chunk is represented again for its
+//! backward pass, under the same dropout masks.
+
+use contaccum_encoder::{DropoutStream, Encoder, Keep, Pass, PassLimits, Workspace};
+use contaccum_kernels::AdamW;
+use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
+
+use crate::sample::{Role, sequence_key};
+use crate::tower::{GradientNorms, Towers};
+use crate::{MethodPoint, Rows, TokenizedSample, TrainConfig, TrainError};
+
+/// What one update did.
+#[derive(Clone, Debug)]
+pub struct UpdateReport {
+    /// Loss of each micro-step, the mean over its rows.
+    pub micro_losses: Vec<f64>,
+    /// Mean over the micro-steps of the loss over current rows alone.
+    pub current_rows_loss: f64,
+    /// Gradient norms before clipping.
+    pub gradient_norms: GradientNorms,
+    /// Learning rate used.
+    pub learning_rate: f64,
+    /// Mean negatives of a current query at the last micro-step.
+    pub negatives_per_query: f64,
+    /// Mean softmax mass of current queries on bank columns at the last micro-step.
+    pub bank_mass: f64,
+    /// Samples in the banks afterwards.
+    pub bank_samples: usize,
+    /// Tokens encoded (once each, recomputation not counted).
+    pub tokens: usize,
+}
+
+impl UpdateReport {
+    /// Mean loss of the micro-steps.
+    pub fn loss(&self) -> f64 {
+        self.micro_losses.iter().sum::<f64>() / self.micro_losses.len() as f64
+    }
+}
+
+/// Bytes a trainer allocates, by what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights, gradients and both AdamW moments of all encoders.
+    pub parameters_bytes: usize,
+    /// Activations kept for the backward pass.
+    pub activations_bytes: usize,
+    /// Buffers the passes share.
+    pub workspace_bytes: usize,
+    /// Representations and their gradients.
+    pub representations_bytes: usize,
+    /// Banks and the objective's scratch.
+    pub objective_bytes: usize,
+}
+
+impl MemoryPlan {
+    /// Everything together.
+    pub fn total_bytes(&self) -> usize {
+        self.parameters_bytes
+            + self.activations_bytes
+            + self.workspace_bytes
+            + self.representations_bytes
+            + self.objective_bytes
+    }
+}
+
+/// Sizes of every buffer of a trainer.
+struct Sizes {
+    query_limits: PassLimits,
+    passage_limits: PassLimits,
+    micro_batch: usize,
+    hard_negatives: usize,
+    objective: ObjectiveConfig,
+}
+
+impl Sizes {
+    fn new(config: &TrainConfig, point: &MethodPoint, dim: usize) -> Self {
+        let limits = |sequences: usize, longest: usize| PassLimits { tokens: sequences * longest, sequences, longest };
+        let hard_negatives = point.micro_batch_size * config.hard_negatives;
+        Self {
+            query_limits: limits(point.chunk_size, config.query_max_length),
+            passage_limits: limits(point.chunk_size * config.passages_per_row(), config.passage_max_length),
+            micro_batch: point.micro_batch_size,
+            hard_negatives,
+            objective: ObjectiveConfig {
+                dim,
+                temperature: config.temperature,
+                rows: match point.rows {
+                    Rows::All => contaccum_objective::Rows::All,
+                    Rows::Current => contaccum_objective::Rows::Current,
+                },
+                mask_false_negatives: config.mask_false_negatives,
+                bank_samples: point.bank_samples,
+                bank_queries: point.bank_queries,
+                bank_passages: point.bank_passages,
+                bank_hard_negatives: point.bank_hard_negatives,
+                max_batch_samples: point.micro_batch_size,
+                max_batch_hard_negatives: hard_negatives,
+            },
+        }
+    }
+
+    /// The largest pack of either kind: the workspace serves both.
+    fn both(&self) -> PassLimits {
+        self.query_limits.union(self.passage_limits)
+    }
+}
+
+/// Current representations of a micro-batch, or their gradients.
+struct Representations {
+    queries: Vec<f32>,
+    positives: Vec<f32>,
+    hard_negatives: Vec<f32>,
+}
+
+impl Representations {
+    fn new(samples: usize, hard_negatives: usize, dim: usize) -> Self {
+        Self {
+            queries: vec![0.0; samples * dim],
+            positives: vec![0.0; samples * dim],
+            hard_negatives: vec![0.0; hard_negatives * dim],
+        }
+    }
+}
+
+/// A pass of each kind, the workspace both use, and the vectors of one chunk.
+struct Chunk {
+    query_pass: Pass,
+    passage_pass: Pass,
+    workspace: Workspace,
+    vectors: Vec<f32>,
+}
+
+/// Samples `first..end` of a micro-batch, whose hard negatives are `hard.0..hard.1` of it.
+#[derive(Clone, Copy)]
+struct Span {
+    first: usize,
+    end: usize,
+    hard: (usize, usize),
+}
+
+/// Trains one or two encoders, one update at a time.
+pub struct Trainer {
+    pub(crate) config: TrainConfig,
+    pub(crate) point: MethodPoint,
+    pub(crate) towers: Towers,
+    pub(crate) objective: Objective,
+    pub(crate) updates_done: usize,
+    total_updates: usize,
+    warmup_updates: usize,
+    chunk: Chunk,
+    representations: Representations,
+    gradients: Representations,
+}
+
+impl Trainer {
+    /// A trainer of `query` and, when untied, `passage`, for a run of `total_updates` updates. All its memory is
+    /// allocated here.
+    ///
+    /// # Errors
+    /// A configuration that contradicts itself.
+    pub fn new(
+        config: TrainConfig,
+        query: Encoder,
+        passage: Option<Encoder>,
+        total_updates: usize,
+    ) -> Result<Self, TrainError> {
+        let point = config.resolve()?;
+        let shape = query.config().clone();
+        let dim = query.dim();
+        let sizes = Sizes::new(&config, &point, dim);
+        let both = sizes.both();
+        let longest_vectors = both.sequences * dim;
+        Ok(Self {
+            point,
+            towers: Towers::new(query, passage),
+            objective: Objective::new(sizes.objective.clone()),
+            updates_done: 0,
+            total_updates,
+            warmup_updates: config.warmup_updates(total_updates),
+            chunk: Chunk {
+                query_pass: Pass::new(&shape, sizes.query_limits, Keep::ForBackward),
+                passage_pass: Pass::new(&shape, sizes.passage_limits, Keep::ForBackward),
+                workspace: Workspace::new(&shape, both, Keep::ForBackward),
+                vectors: vec![0.0; longest_vectors],
+            },
+            representations: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
+            gradients: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
+            config,
+        })
+    }
+
+    /// Bytes [`Trainer::new`] would allocate in a pool of `threads`, for encoders of this shape.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn memory_plan(
+        config: &TrainConfig,
+        shape: &contaccum_encoder::BertConfig,
+        threads: usize,
+    ) -> Result<MemoryPlan, TrainError> {
+        let point = config.resolve()?;
+        let dim = shape.hidden_size;
+        let sizes = Sizes::new(config, &point, dim);
+        let parameters = contaccum_encoder::Layout::new(shape).parameters();
+        let vectors = sizes.both().sequences + 2 * (2 * sizes.micro_batch + sizes.hard_negatives);
+        Ok(MemoryPlan {
+            parameters_bytes: Towers::memory_bytes(parameters, if config.tied { 1 } else { 2 }),
+            activations_bytes: Pass::memory_bytes(shape, sizes.query_limits, Keep::ForBackward)
+                + Pass::memory_bytes(shape, sizes.passage_limits, Keep::ForBackward),
+            workspace_bytes: Workspace::memory_bytes(shape, sizes.both(), Keep::ForBackward, threads),
+            representations_bytes: vectors * dim * size_of::<f32>(),
+            objective_bytes: Objective::memory_bytes(&sizes.objective),
+        })
+    }
+
+    /// Number of updates done so far.
+    pub fn updates_done(&self) -> usize {
+        self.updates_done
+    }
+
+    /// The encoder of queries.
+    pub fn query_encoder(&self) -> &Encoder {
+        &self.towers.query.encoder
+    }
+
+    /// The encoder of passages: the same one when tied.
+    pub fn passage_encoder(&self) -> &Encoder {
+        self.towers.passage.as_ref().map_or(&self.towers.query.encoder, |t| &t.encoder)
+    }
+
+    /// One update on a total batch.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not a number; the weights are then those before the update.
+    pub fn update(&mut self, batch: &[TokenizedSample]) -> Result<UpdateReport, TrainError> {
+        let mut micro_losses = Vec::with_capacity(self.point.micro_steps);
+        let mut current_rows_loss = 0.0;
+        let mut last = LossReport::default();
+        for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
+            last = self.micro_step(step * self.point.micro_batch_size, micro_batch);
+            if !last.loss.is_finite() {
+                return Err(TrainError::LossNotFinite { update: self.updates_done + 1, micro_step: step + 1 });
+            }
+            micro_losses.push(last.loss);
+            current_rows_loss += last.current_rows_loss / self.point.micro_steps as f64;
+        }
+        let gradient_norms = self.towers.gradient_norms();
+        if !gradient_norms.global.is_finite() {
+            return Err(TrainError::GradientNotFinite { update: self.updates_done + 1 });
+        }
+        let learning_rate = self.optimize(gradient_norms.global);
+        if !self.point.keep_past {
+            self.objective.clear();
+        }
+        Ok(UpdateReport {
+            micro_losses,
+            current_rows_loss,
+            gradient_norms,
+            learning_rate,
+            negatives_per_query: last.negatives_per_query,
+            bank_mass: last.bank_mass,
+            bank_samples: self.objective.bank_len(),
+            tokens: batch.iter().map(TokenizedSample::tokens).sum(),
+        })
+    }
+
+    /// Clips, updates both encoders and returns the learning rate used.
+    fn optimize(&mut self, global_norm: f64) -> f64 {
+        let c = &self.config;
+        let factor = c.scheduler.factor(self.updates_done, self.total_updates, self.warmup_updates);
+        let learning_rate = c.learning_rate * factor;
+        // The 1e-6 is that of torch.nn.utils.clip_grad_norm_.
+        let clip = if c.max_grad_norm > 0.0 { (c.max_grad_norm / (global_norm + 1e-6)).min(1.0) } else { 1.0 };
+        self.updates_done += 1;
+        self.towers.update(AdamW {
+            learning_rate,
+            beta1: c.adam_beta1,
+            beta2: c.adam_beta2,
+            epsilon: c.adam_epsilon,
+            weight_decay: c.weight_decay,
+            step: self.updates_done as u64,
+            gradient_scale: clip,
+        });
+        learning_rate
+    }
+
+    /// Loss of one micro-batch, whose first row is row `first_row` of the total batch; its gradients are added up,
+    /// and it enters the banks.
+    fn micro_step(&mut self, first_row: usize, micro_batch: &[TokenizedSample]) -> LossReport {
+        let spans = spans(micro_batch, self.point.chunk_size);
+        let stream = DropoutStream { seed: self.config.seed, update: self.updates_done as u64 };
+        for span in &spans {
+            self.represent(first_row, micro_batch, *span, stream);
+        }
+        let dim = self.towers.query.encoder.dim();
+        let (n, m) = (micro_batch.len(), spans.last().map_or(0, |s| s.hard.1));
+        let positive_ids: Vec<u32> = micro_batch.iter().map(|s| s.positive_id).collect();
+        let hard_negative_ids: Vec<u32> =
+            micro_batch.iter().flat_map(|s| s.hard_negative_ids.iter().copied()).collect();
+        let counts: Vec<u32> = micro_batch.iter().map(|s| s.hard_negatives.len() as u32).collect();
+        let batch = Batch {
+            queries: &self.representations.queries[..n * dim],
+            positives: &self.representations.positives[..n * dim],
+            hard_negatives: &self.representations.hard_negatives[..m * dim],
+            positive_ids: &positive_ids,
+            hard_negative_ids: &hard_negative_ids,
+            hard_negatives_per_sample: &counts,
+        };
+        let gradients = GradientsMut {
+            queries: &mut self.gradients.queries[..n * dim],
+            positives: &mut self.gradients.positives[..n * dim],
+            hard_negatives: &mut self.gradients.hard_negatives[..m * dim],
+        };
+        let report = self.objective.step(&batch, 1.0 / self.point.micro_steps as f32, gradients);
+        if report.loss.is_finite() {
+            self.objective.enqueue(&batch);
+            for span in &spans {
+                if spans.len() > 1 {
+                    self.represent(first_row, micro_batch, *span, stream);
+                }
+                self.backpropagate(*span, stream);
+            }
+        }
+        report
+    }
+
+    /// Represents the samples of one chunk, leaving its activations in the passes.
+    fn represent(&mut self, first_row: usize, micro_batch: &[TokenizedSample], span: Span, stream: DropoutStream) {
+        let samples = &micro_batch[span.first..span.end];
+        let row = first_row + span.first;
+        let Chunk { query_pass, passage_pass, workspace, vectors } = &mut self.chunk;
+        query_pass.clear();
+        passage_pass.clear();
+        for (i, sample) in samples.iter().enumerate() {
+            query_pass.push(&sample.query, sequence_key(row + i, Role::Query));
+            passage_pass.push(&sample.positive, sequence_key(row + i, Role::Positive));
+        }
+        for (i, sample) in samples.iter().enumerate() {
+            for (j, hard) in sample.hard_negatives.iter().enumerate() {
+                passage_pass.push(hard, sequence_key(row + i, Role::HardNegative(j)));
+            }
+        }
+        let dim = self.towers.query.encoder.dim();
+        let at = span.first * dim..span.end * dim;
+        let queries = &mut self.representations.queries[at.clone()];
+        self.towers.query.encoder.represent(query_pass, workspace, Some(stream), queries);
+        let encoder = &self.towers.of_passages().encoder;
+        encoder.represent(passage_pass, workspace, Some(stream), vectors);
+        let (positives, hard) = vectors.split_at(samples.len() * dim);
+        self.representations.positives[at].copy_from_slice(positives);
+        let hard_at = span.hard.0 * dim..span.hard.1 * dim;
+        let hard = &hard[..hard_at.len()];
+        self.representations.hard_negatives[hard_at].copy_from_slice(hard);
+    }
+
+    /// Adds the gradients of the chunk whose activations are in the passes.
+    fn backpropagate(&mut self, span: Span, stream: DropoutStream) {
+        let Chunk { query_pass, passage_pass, workspace, vectors } = &mut self.chunk;
+        let dim = self.towers.query.encoder.dim();
+        let at = span.first * dim..span.end * dim;
+        let tower = &mut self.towers.query;
+        let queries = &mut self.gradients.queries[at.clone()];
+        tower.encoder.backpropagate(query_pass, workspace, Some(stream), queries, &mut tower.gradient);
+        let (positives, hard) = vectors.split_at_mut(at.len());
+        let hard_at = span.hard.0 * dim..span.hard.1 * dim;
+        positives.copy_from_slice(&self.gradients.positives[at]);
+        hard[..hard_at.len()].copy_from_slice(&self.gradients.hard_negatives[hard_at]);
+        let tower = self.towers.of_passages();
+        tower.encoder.backpropagate(passage_pass, workspace, Some(stream), vectors, &mut tower.gradient);
+    }
+}
+
+/// Cuts a micro-batch into chunks of `chunk_size` samples.
+fn spans(micro_batch: &[TokenizedSample], chunk_size: usize) -> Vec<Span> {
+    let mut hard = 0;
+    let chunks = micro_batch.chunks(chunk_size).enumerate();
+    let span = |(index, chunk): (usize, &[TokenizedSample])| {
+        let first = index * chunk_size;
+        let hard_first = hard;
+        hard += chunk.iter().map(|s| s.hard_negatives.len()).sum::<usize>();
+        Span { first, end: first + chunk.len(), hard: (hard_first, hard) }
+    };
+    chunks.map(span).collect()
+}
