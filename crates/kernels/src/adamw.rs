@@ -1,8 +1,9 @@
 //! AdamW over flat buffers, fused with clipping and with clearing the gradient.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::math::{mul_add, vectorized};
+use crate::math::{mul_add, sum};
 
 /// Constants of one AdamW update (Loshchilov and Hutter, arXiv 1711.05101; as `torch.optim.AdamW`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +35,20 @@ pub fn adamw(
     moment1: &mut [f32],
     moment2: &mut [f32],
 ) {
-    let c = constants;
+    (
+        weights.par_chunks_mut(PART),
+        gradient.par_chunks_mut(PART),
+        moment1.par_chunks_mut(PART),
+        moment2.par_chunks_mut(PART),
+    )
+        .into_par_iter()
+        .for_each(|(weights, gradient, moment1, moment2)| {
+            update(constants, weights, gradient, moment1, moment2)
+        });
+}
+
+#[multiversion(targets = "simd")]
+fn update(c: AdamW, weights: &mut [f32], gradient: &mut [f32], moment1: &mut [f32], moment2: &mut [f32]) {
     let correction1 = 1.0 - c.beta1.powi(c.step as i32);
     let correction2 = 1.0 - c.beta2.powi(c.step as i32);
     let (beta1, beta2) = (c.beta1 as f32, c.beta2 as f32);
@@ -44,37 +58,27 @@ pub fn adamw(
     let rate = (c.learning_rate / correction1) as f32;
     let inverse_root = (1.0 / correction2.sqrt()) as f32;
     let epsilon = c.epsilon as f32;
-    (
-        weights.par_chunks_mut(PART),
-        gradient.par_chunks_mut(PART),
-        moment1.par_chunks_mut(PART),
-        moment2.par_chunks_mut(PART),
-    )
-        .into_par_iter()
-        .for_each(|(weights, gradient, moment1, moment2)| {
-            vectorized(|| {
-                let moments = moment1.iter_mut().zip(moment2);
-                for ((w, g), (m, v)) in weights.iter_mut().zip(gradient).zip(moments) {
-                    let scaled = *g * scale;
-                    *g = 0.0;
-                    *m = mul_add(beta1, *m, rest1 * scaled);
-                    *v = mul_add(beta2, *v, rest2 * scaled * scaled);
-                    let root = mul_add(v.sqrt(), inverse_root, epsilon);
-                    *w = *w * keep - rate * *m / root;
-                }
-            });
-        });
+    let moments = moment1.iter_mut().zip(moment2);
+    for ((w, g), (m, v)) in weights.iter_mut().zip(gradient).zip(moments) {
+        let scaled = *g * scale;
+        *g = 0.0;
+        *m = mul_add(beta1, *m, rest1 * scaled);
+        *v = mul_add(beta2, *v, rest2 * scaled * scaled);
+        let root = mul_add(v.sqrt(), inverse_root, epsilon);
+        *w = *w * keep - rate * *m / root;
+    }
 }
 
-/// `Σ x²`, each part in `f32` lanes and the parts in `f64`, in a fixed order.
+/// `Σ x²`, each block in `f32` lanes and the blocks in `f64`, in a fixed order.
 pub fn squared_norm(values: &[f32]) -> f64 {
-    const LANE_PART: usize = 1 << 12;
-    let part = |values: &[f32]| -> f64 {
-        let block = |v: &[f32]| crate::math::sum(v.len(), |i| v[i] * v[i]) as f64;
-        vectorized(|| values.chunks(LANE_PART).map(block).sum())
-    };
-    let parts: Vec<f64> = values.par_chunks(PART).map(part).collect();
+    let parts: Vec<f64> = values.par_chunks(PART).map(squared_norm_of_part).collect();
     parts.iter().sum()
+}
+
+#[multiversion(targets = "simd")]
+fn squared_norm_of_part(values: &[f32]) -> f64 {
+    const BLOCK: usize = 1 << 12;
+    values.chunks(BLOCK).map(|v| sum(v.len(), |i| v[i] * v[i]) as f64).sum()
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! log-sum-exp of each row (Dao et al., FlashAttention, arXiv 2205.14135, without its tiling over keys: a whole row
 //! of scores fits in cache at these lengths).
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::dropout::{Dropout, STRIP, Site};
-use crate::math::{exp, max, sum, vectorized};
+use crate::math::{exp, max, sum};
 use crate::parallel::Shared;
 
 /// Query rows of one block.
@@ -136,6 +137,7 @@ fn for_each_head(
 ///
 /// # Panics
 /// When `scratch` is shorter than [`attention_scratch_len`], or a buffer than its shape.
+#[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
 pub fn attention_forward(
     shape: AttentionShape,
     qkv: &[f32],
@@ -166,16 +168,13 @@ pub fn attention_forward(
             unsafe {
                 product(tile, at(start, 0), at(0, 1), rows, length, dh, (false, true), shape.scale(), false)
             };
-            vectorized(|| {
-                for (r, row) in scores.chunks_exact_mut(length).take(rows).enumerate() {
-                    let lse = softmax(row);
-                    // SAFETY: in bounds as asserted above; one element per (token, head), written by this task only.
-                    unsafe { *log_sum_exp.at((first + start + r) * shape.heads + head) = lse };
-                    if let Some((dropout, site)) = dropout {
-                        dropout.apply(site.head(head), sequence_keys[sequence], (start + r) as u32, row);
-                    }
-                }
-            });
+            let mut lse = [0.0; BLOCK];
+            let mask = dropout.map(|(d, site)| (d, site.head(head), sequence_keys[sequence]));
+            softmax_rows(&mut scores[..rows * length], length, mask, start, &mut lse);
+            for (r, lse) in lse[..rows].iter().enumerate() {
+                // SAFETY: in bounds as asserted above; one element per (token, head), written by this task only.
+                unsafe { *log_sum_exp.at((first + start + r) * shape.heads + head) = *lse };
+            }
             let out = View { at: context.at((first + start) * width + head * dh), stride: width };
             // SAFETY: rows and columns of `context` for this head of this sequence belong to this task alone.
             unsafe { product(out, tile, at(0, 2), rows, dh, length, (false, false), 1.0, false) };
@@ -195,6 +194,20 @@ unsafe impl Sync for SharedConst {}
 impl SharedConst {
     fn at(self, index: usize) -> *mut f32 {
         self.0.wrapping_add(index)
+    }
+}
+
+/// What a head's mask depends on, beside row and column.
+type HeadMask<'a> = (&'a Dropout, Site, u32);
+
+/// Softmax and dropout of a block's rows in place, the first being query row `start`, and their log-sum-exps.
+#[multiversion(targets = "simd")]
+fn softmax_rows(scores: &mut [f32], length: usize, mask: Option<HeadMask>, start: usize, lse: &mut [f32]) {
+    for (r, (row, lse)) in scores.chunks_exact_mut(length).zip(lse).enumerate() {
+        *lse = softmax(row);
+        if let Some((dropout, site, key)) = mask {
+            dropout.apply(site, key, (start + r) as u32, row);
+        }
     }
 }
 
@@ -260,21 +273,17 @@ pub fn attention_backward(
                     product(p, input(start, 0), input(0, 1), rows, length, dh, (false, true), scale, false);
                     product(ds, out, input(0, 2), rows, length, dh, (false, true), 1.0, false);
                 }
-                let tiles =
-                    probabilities.chunks_exact_mut(length).zip(scores.chunks_exact_mut(length)).take(rows);
-                vectorized(|| {
-                    for (r, (p, ds)) in tiles.enumerate() {
-                        let row = token + r;
-                        let span = row * width + head * dh..row * width + (head + 1) * dh;
-                        let (o, g) = (&context[span.clone()], &context_gradient[span]);
-                        let along = sum(dh, |i| o[i] * g[i]);
-                        let lse = log_sum_exp[row * shape.heads + head];
-                        let mask = dropout.map(|(d, site)| {
-                            (d, site.head(head), sequence_keys[sequence], (start + r) as u32)
-                        });
-                        score_gradient(p, ds, lse, along, scale, mask);
-                    }
-                });
+                let (mut lse, mut along) = ([0.0; BLOCK], [0.0; BLOCK]);
+                for r in 0..rows {
+                    let span = (token + r) * width + head * dh..(token + r) * width + (head + 1) * dh;
+                    let (o, g) = (&context[span.clone()], &context_gradient[span]);
+                    along[r] = sum(dh, |i| o[i] * g[i]);
+                    lse[r] = log_sum_exp[(token + r) * shape.heads + head];
+                }
+                let mask = dropout.map(|(d, site)| (d, site.head(head), sequence_keys[sequence]));
+                let tile = rows * length;
+                let (p_tile, ds_tile) = (&mut probabilities[..tile], &mut scores[..tile]);
+                score_gradients(p_tile, ds_tile, length, (&lse, &along), scale, mask, start);
                 // SAFETY: as above.
                 unsafe {
                     product(gradient(0, 2), p, out, length, dh, rows, (true, false), 1.0, again);
@@ -296,32 +305,34 @@ pub fn attention_backward(
     );
 }
 
-/// One row: `p` turns from scores into (dropped-out) probabilities, `ds` from the gradient of those into that of the
-/// scaled scores.
-#[inline(always)]
-fn score_gradient(
+/// Rows of a block, the first being query row `start`: `p` turns from scores into (dropped-out) probabilities, `ds`
+/// from the gradient of those into that of the scaled scores.
+#[multiversion(targets = "simd")]
+fn score_gradients(
     p: &mut [f32],
     ds: &mut [f32],
-    lse: f32,
-    along: f32,
+    length: usize,
+    sums: (&[f32], &[f32]),
     scale: f32,
-    mask: Option<(&Dropout, Site, u32, u32)>,
+    mask: Option<HeadMask>,
+    start: usize,
 ) {
-    match mask {
-        None => {
+    let rows = p.chunks_exact_mut(length).zip(ds.chunks_exact_mut(length));
+    for (r, (p, ds)) in rows.enumerate() {
+        let (lse, along) = (sums.0[r], sums.1[r]);
+        let Some((dropout, site, key)) = mask else {
             for (p, d) in p.iter_mut().zip(ds) {
                 *p = exp(*p - lse);
                 *d = *p * (*d - along) * scale;
             }
-        }
-        Some((dropout, site, key, row)) => {
-            for (strip, (p, ds)) in p.chunks_mut(STRIP).zip(ds.chunks_mut(STRIP)).enumerate() {
-                let multipliers = dropout.strip(site, key, row, strip);
-                for ((p, d), m) in p.iter_mut().zip(ds).zip(&multipliers) {
-                    let probability = exp(*p - lse);
-                    *d = probability * (*d * m - along) * scale;
-                    *p = probability * m;
-                }
+            continue;
+        };
+        for (strip, (p, ds)) in p.chunks_mut(STRIP).zip(ds.chunks_mut(STRIP)).enumerate() {
+            let multipliers = dropout.strip(site, key, (start + r) as u32, strip);
+            for ((p, d), m) in p.iter_mut().zip(ds).zip(&multipliers) {
+                let probability = exp(*p - lse);
+                *d = probability * (*d * m - along) * scale;
+                *p = probability * m;
             }
         }
     }

@@ -44,6 +44,13 @@ pub struct TokenRows<'a> {
     pub positions: &'a [u32],
 }
 
+impl TokenRows<'_> {
+    /// Without the first `tokens`.
+    pub(crate) fn skip(self, tokens: usize) -> Self {
+        Self { keys: &self.keys[tokens..], positions: &self.positions[tokens..] }
+    }
+}
+
 /// Columns covered by one call of the generator.
 pub(crate) const STRIP: usize = 64;
 

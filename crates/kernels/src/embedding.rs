@@ -2,11 +2,12 @@
 //!
 //! The normalised rows are not kept: the backward pass gathers them again from the tables.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::dropout::{Dropout, Site, TokenRows};
 use crate::layer_norm::{LayerNorm, norm_parameter_sums, normalize_row, normalize_row_backward};
-use crate::math::{mul_add, vectorized};
+use crate::math::mul_add;
 use crate::parallel::{Partials, Shared, add, rows_per_part};
 
 /// The three tables, each `[entries, width]`, and the LayerNorm behind them.
@@ -68,20 +69,30 @@ pub fn embedding_forward(
     let width = tables.width();
     let per_part = rows_per_part(ids.len());
     hidden.par_chunks_mut(per_part * width).enumerate().for_each(|(part, hidden)| {
-        vectorized(|| {
-            for (i, out) in hidden.chunks_exact_mut(width).enumerate() {
-                let t = part * per_part + i;
-                tables.gather(ids[t], rows.positions[t], types[t], out);
-                normalize_row(out, tables.norm.epsilon);
-                for ((o, w), b) in out.iter_mut().zip(tables.norm.weight).zip(tables.norm.bias) {
-                    *o = mul_add(*w, *o, *b);
-                }
-                if let Some(dropout) = dropout {
-                    dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], out);
-                }
-            }
-        });
+        let first = part * per_part;
+        forward_rows(tables, &ids[first..], &types[first..], rows.skip(first), dropout, hidden);
     });
+}
+
+#[multiversion(targets = "simd")]
+fn forward_rows(
+    tables: EmbeddingTables,
+    ids: &[u32],
+    types: &[u8],
+    rows: TokenRows,
+    dropout: Option<&Dropout>,
+    hidden: &mut [f32],
+) {
+    for (t, out) in hidden.chunks_exact_mut(tables.width()).enumerate() {
+        tables.gather(ids[t], rows.positions[t], types[t], out);
+        normalize_row(out, tables.norm.epsilon);
+        for ((o, w), b) in out.iter_mut().zip(tables.norm.weight).zip(tables.norm.bias) {
+            *o = mul_add(*w, *o, *b);
+        }
+        if let Some(dropout) = dropout {
+            dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], out);
+        }
+    }
 }
 
 /// Backward of [`embedding_forward`]: `gradient` `[tokens, width]` is that of the output and is used up,
@@ -108,27 +119,42 @@ pub fn embedding_backward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (sums, gradient, scratch))| {
-            let (weight_sums, bias_sums) = sums.split_at_mut(width);
-            vectorized(|| {
-                let both = gradient.chunks_exact_mut(width).zip(scratch.chunks_exact_mut(width));
-                for (i, (g, xhat)) in both.enumerate() {
-                    let t = part * per_part + i;
-                    if let Some(dropout) = dropout {
-                        dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], g);
-                    }
-                    tables.gather(ids[t], rows.positions[t], types[t], xhat);
-                    let rstd = normalize_row(xhat, tables.norm.epsilon);
-                    norm_parameter_sums(tables.norm.weight, xhat, g, weight_sums, bias_sums);
-                    normalize_row_backward(g, xhat, rstd);
-                }
-            });
+            let first = part * per_part;
+            let rows = rows.skip(first);
+            backward_rows(tables, &ids[first..], &types[first..], rows, dropout, gradient, scratch, sums);
         });
     partials.add_to(ids.len(), 2 * width, 0, gradients.norm_weight);
     partials.add_to(ids.len(), 2 * width, width, gradients.norm_bias);
     scatter(ids, gradient, width, gradients.words);
     scatter(rows.positions, gradient, width, gradients.positions);
-    let types: &[u8] = types;
     scatter(types, gradient, width, gradients.types);
+}
+
+/// `gradient` becomes that of the sum of the three embeddings; `sums` holds those of LayerNorm weight and bias.
+#[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
+#[multiversion(targets = "simd")]
+fn backward_rows(
+    tables: EmbeddingTables,
+    ids: &[u32],
+    types: &[u8],
+    rows: TokenRows,
+    dropout: Option<&Dropout>,
+    gradient: &mut [f32],
+    scratch: &mut [f32],
+    sums: &mut [f32],
+) {
+    let width = tables.width();
+    let (weight_sums, bias_sums) = sums.split_at_mut(width);
+    let both = gradient.chunks_exact_mut(width).zip(scratch.chunks_exact_mut(width));
+    for (t, (g, xhat)) in both.enumerate() {
+        if let Some(dropout) = dropout {
+            dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], g);
+        }
+        tables.gather(ids[t], rows.positions[t], types[t], xhat);
+        let rstd = normalize_row(xhat, tables.norm.epsilon);
+        norm_parameter_sums(tables.norm.weight, xhat, g, weight_sums, bias_sums);
+        normalize_row_backward(g, xhat, rstd);
+    }
 }
 
 /// `table[index[t]] += rows[t]`, cut by columns so that no two threads meet in a table row.
@@ -139,15 +165,13 @@ fn scatter<I: Copy + Into<u32> + Sync>(index: &[I], rows: &[f32], width: usize, 
     (0..width.div_ceil(columns)).into_par_iter().for_each(|part| {
         let first = part * columns;
         let count = columns.min(width - first);
-        vectorized(|| {
-            for (t, entry) in index.iter().enumerate() {
-                let entry = (*entry).into() as usize;
-                assert!(entry < entries, "embedding index {entry} outside a table of {entries}");
-                // SAFETY: in bounds by the assertion; columns first..first+count belong to this task alone.
-                let to = unsafe { std::slice::from_raw_parts_mut(table.at(entry * width + first), count) };
-                add(to, &rows[t * width + first..][..count]);
-            }
-        });
+        for (t, entry) in index.iter().enumerate() {
+            let entry = (*entry).into() as usize;
+            assert!(entry < entries, "embedding index {entry} outside a table of {entries}");
+            // SAFETY: in bounds by the assertion; columns first..first+count belong to this task alone.
+            let to = unsafe { std::slice::from_raw_parts_mut(table.at(entry * width + first), count) };
+            add(to, &rows[t * width + first..][..count]);
+        }
     });
 }
 

@@ -1,8 +1,9 @@
 //! Bias and GELU(erf) of the feed-forward layer, fused: `gelu(x) = x Φ(x)`, Φ the normal distribution function.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::math::{erf, exp, mul_add, vectorized};
+use crate::math::{erf, exp, mul_add};
 use crate::parallel::{Partials, rows_per_part};
 
 #[inline(always)]
@@ -12,20 +13,21 @@ fn phi(x: f32) -> f32 {
 
 /// `preactivation += bias` in place and `activation = gelu(preactivation)`; both `[rows, bias.len()]`.
 pub fn gelu_forward(preactivation: &mut [f32], bias: &[f32], activation: &mut [f32]) {
+    let chunk = rows_per_part(preactivation.len() / bias.len()) * bias.len();
+    (preactivation.par_chunks_mut(chunk), activation.par_chunks_mut(chunk))
+        .into_par_iter()
+        .for_each(|(preactivation, activation)| forward_rows(preactivation, bias, activation));
+}
+
+#[multiversion(targets = "simd")]
+fn forward_rows(preactivation: &mut [f32], bias: &[f32], activation: &mut [f32]) {
     let cols = bias.len();
-    let chunk = rows_per_part(preactivation.len() / cols) * cols;
-    (preactivation.par_chunks_mut(chunk), activation.par_chunks_mut(chunk)).into_par_iter().for_each(
-        |(preactivation, activation)| {
-            vectorized(|| {
-                for (x, y) in preactivation.chunks_exact_mut(cols).zip(activation.chunks_exact_mut(cols)) {
-                    for ((x, y), b) in x.iter_mut().zip(y).zip(bias) {
-                        *x += b;
-                        *y = *x * phi(*x);
-                    }
-                }
-            });
-        },
-    );
+    for (x, y) in preactivation.chunks_exact_mut(cols).zip(activation.chunks_exact_mut(cols)) {
+        for ((x, y), b) in x.iter_mut().zip(y).zip(bias) {
+            *x += b;
+            *y = *x * phi(*x);
+        }
+    }
 }
 
 /// Backward of [`gelu_forward`]: `gradient` turns in place from that of the activation into that of the
@@ -37,7 +39,6 @@ pub fn gelu_backward(
     bias_gradient: &mut [f32],
     partials: &mut Partials,
 ) {
-    const INV_SQRT_2PI: f32 = 0.398_942_3;
     let cols = bias_gradient.len();
     let rows = saved.len() / cols;
     let chunk = partials.rows_per_part(rows) * cols;
@@ -47,20 +48,23 @@ pub fn gelu_backward(
         gradient.par_chunks_mut(chunk),
     )
         .into_par_iter()
-        .for_each(|(sums, saved, gradient)| {
-            vectorized(|| {
-                for (x, g) in saved.chunks_exact_mut(cols).zip(gradient.chunks_exact_mut(cols)) {
-                    for ((x, g), sum) in x.iter_mut().zip(g).zip(sums.iter_mut()) {
-                        let p = phi(*x);
-                        let density = INV_SQRT_2PI * exp(-0.5 * *x * *x);
-                        *g *= mul_add(*x, density, p);
-                        *sum += *g;
-                        *x *= p;
-                    }
-                }
-            });
-        });
+        .for_each(|(sums, saved, gradient)| backward_rows(sums, saved, gradient));
     partials.add_to(rows, cols, 0, bias_gradient);
+}
+
+#[multiversion(targets = "simd")]
+fn backward_rows(sums: &mut [f32], saved: &mut [f32], gradient: &mut [f32]) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    let cols = sums.len();
+    for (x, g) in saved.chunks_exact_mut(cols).zip(gradient.chunks_exact_mut(cols)) {
+        for ((x, g), sum) in x.iter_mut().zip(g).zip(sums.iter_mut()) {
+            let p = phi(*x);
+            let density = INV_SQRT_2PI * exp(-0.5 * *x * *x);
+            *g *= mul_add(*x, density, p);
+            *sum += *g;
+            *x *= p;
+        }
+    }
 }
 
 #[cfg(test)]

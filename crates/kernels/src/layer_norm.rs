@@ -4,11 +4,12 @@
 //! `x̂` and the reciprocal standard deviation are what a pass keeps; the output is made again from them
 //! ([`layer_norm_output`]) where a weight gradient needs it.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::dropout::{Dropout, Site, TokenRows};
-use crate::math::{mul_add, sum, vectorized};
-use crate::parallel::{Partials, rows_per_part};
+use crate::math::{mul_add, sum};
+use crate::parallel::{Partials, add, rows_per_part};
 
 /// Parameters of a LayerNorm.
 #[derive(Clone, Copy)]
@@ -56,13 +57,17 @@ fn scale_and_shift(norm: &LayerNorm, xhat: &[f32], out: &mut [f32]) {
 pub fn layer_norm_output(norm: LayerNorm, xhat: &[f32], out: &mut [f32]) {
     let cols = norm.weight.len();
     let chunk = rows_per_part(xhat.len() / cols) * cols;
-    (xhat.par_chunks(chunk), out.par_chunks_mut(chunk)).into_par_iter().for_each(|(xhat, out)| {
-        vectorized(|| {
-            for (xhat, out) in xhat.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
-                scale_and_shift(&norm, xhat, out);
-            }
-        });
-    });
+    (xhat.par_chunks(chunk), out.par_chunks_mut(chunk))
+        .into_par_iter()
+        .for_each(|(xhat, out)| output_rows(norm, xhat, out));
+}
+
+#[multiversion(targets = "simd")]
+fn output_rows(norm: LayerNorm, xhat: &[f32], out: &mut [f32]) {
+    let cols = norm.weight.len();
+    for (xhat, out) in xhat.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
+        scale_and_shift(&norm, xhat, out);
+    }
 }
 
 /// `branch` (a product without its bias) becomes `x̂` in place, `hidden` turns from the residual into the output,
@@ -85,24 +90,35 @@ pub fn residual_layer_norm_forward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (branch, hidden, rstd))| {
-            vectorized(|| {
-                let rows = branch.chunks_exact_mut(cols).zip(hidden.chunks_exact_mut(cols)).zip(rstd);
-                for (i, ((branch, hidden), rstd)) in rows.enumerate() {
-                    for (x, b) in branch.iter_mut().zip(branch_bias) {
-                        *x += b;
-                    }
-                    if let Some((dropout, site, rows)) = &dropout {
-                        let row = part * per_part + i;
-                        dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-                    }
-                    for (x, r) in branch.iter_mut().zip(hidden.iter()) {
-                        *x += r;
-                    }
-                    *rstd = normalize_row(branch, norm.epsilon);
-                    scale_and_shift(&norm, branch, hidden);
-                }
-            });
+            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            forward_rows(norm, branch, branch_bias, dropout, hidden, rstd);
         });
+}
+
+#[multiversion(targets = "simd")]
+fn forward_rows(
+    norm: LayerNorm,
+    branch: &mut [f32],
+    branch_bias: &[f32],
+    dropout: Option<(&Dropout, Site, TokenRows)>,
+    hidden: &mut [f32],
+    rstd: &mut [f32],
+) {
+    let cols = norm.weight.len();
+    let rows = branch.chunks_exact_mut(cols).zip(hidden.chunks_exact_mut(cols)).zip(rstd);
+    for (row, ((branch, hidden), rstd)) in rows.enumerate() {
+        for (x, b) in branch.iter_mut().zip(branch_bias) {
+            *x += b;
+        }
+        if let Some((dropout, site, rows)) = &dropout {
+            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
+        }
+        for (x, r) in branch.iter_mut().zip(hidden.iter()) {
+            *x += r;
+        }
+        *rstd = normalize_row(branch, norm.epsilon);
+        scale_and_shift(&norm, branch, hidden);
+    }
 }
 
 /// Backward of [`residual_layer_norm_forward`].
@@ -133,29 +149,40 @@ pub fn residual_layer_norm_backward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (sums, xhat, rstd, gradient, branch_gradient))| {
-            let (weight_sums, sums) = sums.split_at_mut(cols);
-            let (bias_sums, branch_sums) = sums.split_at_mut(cols);
-            vectorized(|| {
-                for (i, rstd) in rstd.iter().enumerate() {
-                    let at = i * cols..(i + 1) * cols;
-                    let (xhat, g) = (&xhat[at.clone()], &mut gradient[at.clone()]);
-                    let branch = &mut branch_gradient[at];
-                    norm_parameter_sums(norm_weight, xhat, g, weight_sums, bias_sums);
-                    normalize_row_backward(g, xhat, *rstd);
-                    branch.copy_from_slice(g);
-                    if let Some((dropout, site, rows)) = &dropout {
-                        let row = part * per_part + i;
-                        dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-                    }
-                    for (s, b) in branch_sums.iter_mut().zip(branch.iter()) {
-                        *s += b;
-                    }
-                }
-            });
+            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            backward_rows(norm_weight, xhat, rstd, dropout, gradient, branch_gradient, sums);
         });
     partials.add_to(rows, 3 * cols, 0, gradients.0);
     partials.add_to(rows, 3 * cols, cols, gradients.1);
     partials.add_to(rows, 3 * cols, 2 * cols, gradients.2);
+}
+
+/// `sums` holds those of LayerNorm weight, LayerNorm bias and branch bias side by side.
+#[multiversion(targets = "simd")]
+fn backward_rows(
+    norm_weight: &[f32],
+    xhat: &[f32],
+    rstd: &[f32],
+    dropout: Option<(&Dropout, Site, TokenRows)>,
+    gradient: &mut [f32],
+    branch_gradient: &mut [f32],
+    sums: &mut [f32],
+) {
+    let cols = norm_weight.len();
+    let (weight_sums, sums) = sums.split_at_mut(cols);
+    let (bias_sums, branch_sums) = sums.split_at_mut(cols);
+    for (row, rstd) in rstd.iter().enumerate() {
+        let at = row * cols..(row + 1) * cols;
+        let (xhat, g) = (&xhat[at.clone()], &mut gradient[at.clone()]);
+        let branch = &mut branch_gradient[at];
+        norm_parameter_sums(norm_weight, xhat, g, weight_sums, bias_sums);
+        normalize_row_backward(g, xhat, *rstd);
+        branch.copy_from_slice(g);
+        if let Some((dropout, site, rows)) = &dropout {
+            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
+        }
+        add(branch_sums, branch);
+    }
 }
 
 /// Adds one row's gradients of LayerNorm weight and bias, and turns the gradient of the output into that of `x̂`.

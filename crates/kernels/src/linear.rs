@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::math::vectorized;
-use crate::parallel::{Partials, add};
+use crate::parallel::{Partials, add_rows};
 
 /// `sums[c] += Σ_r matrix[r, c]` for a dense matrix of `sums.len()` columns.
 pub fn add_column_sums(matrix: &[f32], sums: &mut [f32], partials: &mut Partials) {
@@ -12,9 +11,7 @@ pub fn add_column_sums(matrix: &[f32], sums: &mut [f32], partials: &mut Partials
     let per_part = partials.rows_per_part(rows);
     (partials.zeroed(rows, cols).par_chunks_mut(cols), matrix.par_chunks(per_part * cols))
         .into_par_iter()
-        .for_each(|(partial, block)| {
-            vectorized(|| block.chunks_exact(cols).for_each(|row| add(partial, row)));
-        });
+        .for_each(|(partial, block)| add_rows(partial, block));
     partials.add_to(rows, cols, 0, sums);
 }
 

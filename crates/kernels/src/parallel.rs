@@ -1,6 +1,6 @@
 //! Cutting rows into parts for the thread pool, with reductions that do not depend on who ran what.
 
-use crate::math::vectorized;
+use multiversion::multiversion;
 
 /// Parts per thread: enough that a slow thread hands work to a fast one.
 const PARTS_PER_THREAD: usize = 4;
@@ -45,7 +45,7 @@ impl Partials {
     pub(crate) fn add_to(&self, rows: usize, width: usize, first: usize, sums: &mut [f32]) {
         let used = rows.div_ceil(self.rows_per_part(rows));
         for part in self.data[..used * width].chunks_exact(width) {
-            vectorized(|| add(sums, &part[first..first + sums.len()]));
+            add_rows(sums, &part[first..first + sums.len()]);
         }
     }
 }
@@ -55,6 +55,14 @@ impl Partials {
 pub(crate) fn add(to: &mut [f32], from: &[f32]) {
     for (t, f) in to.iter_mut().zip(from) {
         *t += f;
+    }
+}
+
+/// `sums[c] += Σ_r rows[r, c]` for rows of `sums.len()` columns.
+#[multiversion(targets = "simd")]
+pub(crate) fn add_rows(sums: &mut [f32], rows: &[f32]) {
+    for row in rows.chunks_exact(sums.len()) {
+        add(sums, row);
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the hidden states of packed sequences to one vector each, and normalisation to length one.
 
-use crate::math::{sum, vectorized};
+use multiversion::multiversion;
+
+use crate::math::sum;
 use crate::parallel::add;
 
 /// How a sequence becomes a vector.
@@ -17,25 +19,25 @@ fn spans(offsets: &[u32]) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// `hidden` `[tokens, width]` to `out` `[sequences, width]`.
+#[multiversion(targets = "simd")]
 pub fn pool_forward(pool: Pool, hidden: &[f32], offsets: &[u32], width: usize, out: &mut [f32]) {
-    vectorized(|| {
-        for ((first, end), out) in spans(offsets).zip(out.chunks_exact_mut(width)) {
-            out.copy_from_slice(&hidden[first * width..][..width]);
-            match pool {
-                Pool::Cls => {}
-                Pool::Mean => {
-                    for t in first + 1..end {
-                        add(out, &hidden[t * width..][..width]);
-                    }
-                    let share = 1.0 / (end - first) as f32;
-                    out.iter_mut().for_each(|o| *o *= share);
+    for ((first, end), out) in spans(offsets).zip(out.chunks_exact_mut(width)) {
+        out.copy_from_slice(&hidden[first * width..][..width]);
+        match pool {
+            Pool::Cls => {}
+            Pool::Mean => {
+                for t in first + 1..end {
+                    add(out, &hidden[t * width..][..width]);
                 }
+                let share = 1.0 / (end - first) as f32;
+                out.iter_mut().for_each(|o| *o *= share);
             }
         }
-    });
+    }
 }
 
 /// Backward of [`pool_forward`]: every row of `hidden_gradient` is overwritten.
+#[multiversion(targets = "simd")]
 pub fn pool_backward(
     pool: Pool,
     gradient: &[f32],
@@ -43,62 +45,58 @@ pub fn pool_backward(
     width: usize,
     hidden_gradient: &mut [f32],
 ) {
-    vectorized(|| {
-        for ((first, end), gradient) in spans(offsets).zip(gradient.chunks_exact(width)) {
-            let rows = &mut hidden_gradient[first * width..end * width];
-            match pool {
-                Pool::Cls => {
-                    rows.fill(0.0);
-                    rows[..width].copy_from_slice(gradient);
-                }
-                Pool::Mean => {
-                    let share = 1.0 / (end - first) as f32;
-                    for row in rows.chunks_exact_mut(width) {
-                        for (r, g) in row.iter_mut().zip(gradient) {
-                            *r = g * share;
-                        }
+    for ((first, end), gradient) in spans(offsets).zip(gradient.chunks_exact(width)) {
+        let rows = &mut hidden_gradient[first * width..end * width];
+        match pool {
+            Pool::Cls => {
+                rows.fill(0.0);
+                rows[..width].copy_from_slice(gradient);
+            }
+            Pool::Mean => {
+                let share = 1.0 / (end - first) as f32;
+                for row in rows.chunks_exact_mut(width) {
+                    for (r, g) in row.iter_mut().zip(gradient) {
+                        *r = g * share;
                     }
                 }
             }
         }
-    });
+    }
 }
 
 /// Length below which a vector is not divided by its length but by this (as `torch.nn.functional.normalize`).
 const SHORTEST: f32 = 1e-12;
 
 /// Normalises every row of `vectors` in place to length one; `lengths` gets the lengths before.
+#[multiversion(targets = "simd")]
 pub fn normalize_forward(vectors: &mut [f32], lengths: &mut [f32]) {
     let width = vectors.len().checked_div(lengths.len()).unwrap_or(0);
     if width == 0 {
         return;
     }
-    vectorized(|| {
-        for (row, length) in vectors.chunks_exact_mut(width).zip(lengths) {
-            *length = sum(width, |i| row[i] * row[i]).sqrt().max(SHORTEST);
-            let inverse = 1.0 / *length;
-            row.iter_mut().for_each(|v| *v *= inverse);
-        }
-    });
+    for (row, length) in vectors.chunks_exact_mut(width).zip(lengths) {
+        *length = sum(width, |i| row[i] * row[i]).sqrt().max(SHORTEST);
+        let inverse = 1.0 / *length;
+        row.iter_mut().for_each(|v| *v *= inverse);
+    }
 }
 
 /// Backward of [`normalize_forward`]: `gradient` turns in place from that of the unit `vectors` into that of the
 /// vectors before.
+#[multiversion(targets = "simd")]
 pub fn normalize_backward(vectors: &[f32], lengths: &[f32], gradient: &mut [f32]) {
     let width = vectors.len().checked_div(lengths.len()).unwrap_or(0);
     if width == 0 {
         return;
     }
-    vectorized(|| {
-        let rows = vectors.chunks_exact(width).zip(gradient.chunks_exact_mut(width)).zip(lengths);
-        for ((unit, gradient), length) in rows {
-            let along = sum(width, |i| unit[i] * gradient[i]);
-            let inverse = 1.0 / length;
-            for (g, u) in gradient.iter_mut().zip(unit) {
-                *g = (*g - along * u) * inverse;
-            }
+    let rows = vectors.chunks_exact(width).zip(gradient.chunks_exact_mut(width)).zip(lengths);
+    for ((unit, gradient), length) in rows {
+        let along = sum(width, |i| unit[i] * gradient[i]);
+        let inverse = 1.0 / length;
+        for (g, u) in gradient.iter_mut().zip(unit) {
+            *g = (*g - along * u) * inverse;
         }
-    });
+    }
 }
 
 #[cfg(test)]
