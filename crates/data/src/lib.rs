@@ -1,1 +1,60 @@
-//! data
+//! Retrieval data sets: reading passages, queries, judgments and training rows from files, and deciding which
+//! rows make which batch. This crate knows files and texts, not tokens or models.
+//!
+//! Files are read once, as a stream, plain or gzip or zstd (seen from their first bytes). Ids and positions
+//! stay in memory; texts go to one unlinked temporary file and are read back one record at a time, from any
+//! thread.
+//!
+//! In the order data moves: [`Corpus`] and [`Queries`] hold texts, [`Qrels`] holds judgments, [`TrainingSet`]
+//! joins them into [`Rows`], [`BatchPlan`] draws batches from rows.
+
+#![deny(missing_docs)]
+
+mod atomic;
+mod batching;
+mod beir;
+mod corpus;
+mod distinct;
+mod error;
+mod json;
+mod qrels;
+mod queries;
+mod rows;
+mod source;
+mod store;
+pub mod synthetic;
+mod training_file;
+mod training_set;
+
+pub use atomic::atomic_write;
+pub use batching::{BatchConfig, BatchPlan, Sample};
+pub use corpus::Corpus;
+pub use error::{Error, Kind, Place, Result};
+pub use qrels::Qrels;
+pub use queries::Queries;
+pub use rows::{Row, Rows};
+pub use training_set::{Summary, TrainingSet, TrainingSource};
+
+/// A passage's number in its [`Corpus`], from 0 in file order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PassageIndex(pub u32);
+
+/// A query's number in its [`Queries`], from 0 in file order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueryIndex(pub u32);
+
+/// A passage as the file gives it, nothing trimmed or normalised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// The title; empty if the file gives none.
+    pub title: String,
+    /// The text.
+    pub text: String,
+}
+
+impl Passage {
+    /// True if neither title nor text holds anything but white space.
+    pub fn is_blank(&self) -> bool {
+        self.title.trim().is_empty() && self.text.trim().is_empty()
+    }
+}

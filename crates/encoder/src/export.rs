@@ -32,7 +32,7 @@ pub struct ModelCard {
 /// as `.NAME.partial` and `.NAME.previous`.
 ///
 /// # Errors
-/// When the target is something other than an earlier export or an empty folder, or cannot be written.
+/// As [`check_export_target`], and when a file cannot be written.
 pub fn export_folder(
     path: &Path,
     config: &BertConfig,
@@ -42,7 +42,7 @@ pub fn export_folder(
     settings: &ModelSettings,
     card: &ModelCard,
 ) -> Result<(), EncoderError> {
-    refuse_foreign_target(path)?;
+    check_export_target(path)?;
     let partial = sibling(path, "partial");
     let at = |place: &Path| {
         let path = place.to_owned();
@@ -65,8 +65,12 @@ pub fn export_folder(
     })
 }
 
-/// Only an empty folder or one of our own exports may be replaced.
-fn refuse_foreign_target(path: &Path) -> Result<(), EncoderError> {
+/// Checks that an export may go there, so that it can be known before hours of training: nothing, an empty folder or
+/// an earlier export.
+///
+/// # Errors
+/// When something else is there.
+pub fn check_export_target(path: &Path) -> Result<(), EncoderError> {
     let refuse = || EncoderError::TargetExists { path: path.into() };
     match fs::read_dir(path) {
         Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -121,3 +121,151 @@ fn is_wanted(file: &str) -> bool {
 fn find(folder: &Path, file: &str) -> bool {
     folder.join(file).exists() || folder.join("0_Transformer").join(file).exists()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{BufRead, BufReader, Write},
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    use tempfile::{TempDir, tempdir};
+
+    use super::*;
+    use crate::ModelFolder;
+
+    const NAME: &str = "someone/some-model";
+
+    fn hub(cache: &Path, offline: bool, endpoint: &str) -> Hub {
+        Hub { cache: cache.into(), offline, endpoint: Some(endpoint.into()), token: None }
+    }
+
+    /// A cache that holds these files of the model, as `huggingface_hub` lays them out.
+    fn cache_with(files: &[&str]) -> (TempDir, PathBuf) {
+        let cache = tempdir().unwrap();
+        let model = cache.path().join("models--someone--some-model");
+        let snapshot = model.join("snapshots/0123abcd");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(model.join("refs")).unwrap();
+        fs::write(model.join("refs/main"), "0123abcd").unwrap();
+        for file in files {
+            fs::write(snapshot.join(file), "[]").unwrap();
+        }
+        (cache, snapshot)
+    }
+
+    /// A hub with one model of these files, and its address.
+    fn serve(files: &'static [(&'static str, &'static str)]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || listener.incoming().for_each(|stream| answer(&mut stream.unwrap(), files)));
+        address
+    }
+
+    fn answer(stream: &mut TcpStream, files: &[(&str, &str)]) {
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        let path = request[0].split(' ').nth(1).unwrap().to_owned();
+        let (status, range, body) = if path == format!("/api/models/{NAME}/revision/main") {
+            let siblings: Vec<_> =
+                files.iter().map(|(name, _)| serde_json::json!({ "rfilename": name })).collect();
+            ("200 OK", String::new(), serde_json::json!({ "sha": "feed", "siblings": siblings }).to_string())
+        } else if let Some((_, body)) =
+            files.iter().find(|(name, _)| path == format!("/{NAME}/resolve/feed/{name}"))
+        {
+            let one_byte = request.iter().any(|line| line.to_lowercase() == "range: bytes=0-0");
+            let part = if one_byte { &body[..1] } else { body };
+            let range = format!("Content-Range: bytes 0-{}/{}\r\n", part.len() - 1, body.len());
+            ("206 Partial Content", range, part.to_owned())
+        } else {
+            ("404 Not Found", String::new(), String::new())
+        };
+        let etag = path.replace('/', "-");
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{range}");
+        write!(stream, "{head}ETag: \"{etag}\"\r\nx-repo-commit: feed\r\n\r\n{body}").unwrap();
+    }
+
+    #[test]
+    fn a_cached_sentence_transformers_folder_is_used_without_asking_the_hub() {
+        let files = ["config.json", "model.safetensors", "tokenizer.json", "modules.json"];
+        let (cache, snapshot) = cache_with(&files);
+        let nobody = hub(cache.path(), false, "http://127.0.0.1:1");
+        assert_eq!(nobody.fetch(NAME).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn a_cached_plain_model_is_used_offline_and_when_the_hub_does_not_answer() {
+        let (cache, snapshot) = cache_with(&["config.json", "model.safetensors", "vocab.txt"]);
+        for offline in [true, false] {
+            let hub = hub(cache.path(), offline, "http://127.0.0.1:1");
+            let folder = ModelFolder::locate_with(NAME, &hub).unwrap();
+            assert_eq!(folder.path(), snapshot);
+        }
+    }
+
+    #[test]
+    fn a_model_not_wholly_in_the_cache_is_an_error_offline() {
+        let (cache, _) = cache_with(&["config.json", "tokenizer.json"]);
+        let error = hub(cache.path(), true, "http://127.0.0.1:1").fetch(NAME).unwrap_err();
+        assert!(matches!(error, EncoderError::HubOffline { .. }));
+        assert!(error.to_string().contains("HF_HUB_OFFLINE") && error.to_string().contains(NAME), "{error}");
+    }
+
+    #[test]
+    fn a_model_that_the_hub_does_not_know_is_an_error_of_one_line() {
+        let cache = tempdir().unwrap();
+        let error = hub(cache.path(), false, &serve(&[])).fetch("someone/else").unwrap_err();
+        assert!(matches!(error, EncoderError::HubFailed { .. }));
+        assert!(error.to_string().contains("404") && !error.to_string().contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_download_brings_the_model_files_alone_and_is_found_in_the_cache_afterwards() {
+        let address = serve(&[
+            ("config.json", "{\"model_type\": \"bert\"}"),
+            ("model.safetensors", "weights"),
+            ("pytorch_model.bin", "not wanted"),
+            ("onnx/config.json", "not wanted"),
+            ("vocab.txt", "[PAD]"),
+            ("modules.json", "[]"),
+            ("1_Pooling/config.json", "{}"),
+        ]);
+        let cache = tempdir().unwrap();
+        let folder = hub(cache.path(), false, &address).fetch(NAME).unwrap();
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        assert_eq!(read("model.safetensors").as_deref(), Some("weights"));
+        assert_eq!(read("1_Pooling/config.json").as_deref(), Some("{}"));
+        assert_eq!((read("pytorch_model.bin"), read("onnx/config.json")), (None, None));
+        assert_eq!(hub(cache.path(), true, &address).fetch(NAME).unwrap(), folder);
+    }
+
+    #[test]
+    fn what_transformers_left_out_of_the_cache_is_fetched() {
+        let (cache, _) = cache_with(&["config.json", "model.safetensors", "tokenizer.json"]);
+        let address = serve(&[
+            ("config.json", "new"),
+            ("model.safetensors", "new"),
+            ("tokenizer.json", "new"),
+            ("modules.json", "new"),
+        ]);
+        let folder = hub(cache.path(), false, &address).fetch(NAME).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("modules.json")).unwrap(), "new");
+    }
+
+    #[test]
+    fn variables_mean_what_they_mean_in_python() {
+        let with = |set: &'static [(&str, &str)]| {
+            let find = move |name: &str| set.iter().find(|(known, _)| *known == name);
+            Hub::from_variables(move |name| find(name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(with(&[("HF_HOME", "/h")]).cache, Path::new("/h/hub"));
+        assert_eq!(with(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]).cache, Path::new("/c"));
+        assert_eq!(with(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
+        assert!(with(&[]).cache.ends_with(".cache/huggingface/hub"));
+        assert!(with(&[("HF_HUB_OFFLINE", "true")]).offline && with(&[("HF_HUB_OFFLINE", "1")]).offline);
+        assert!(!with(&[("HF_HUB_OFFLINE", "0")]).offline && !with(&[]).offline);
+    }
+}

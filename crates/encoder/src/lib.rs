@@ -22,7 +22,7 @@ pub use bert::DropoutStream;
 pub use config::BertConfig;
 pub use encoder::{Embedder, Encoder};
 pub use error::EncoderError;
-pub use export::{ModelCard, export_folder};
+pub use export::{ModelCard, check_export_target, export_folder};
 pub use folder::ModelFolder;
 pub use parameters::{Layout, Tensor};
 pub use pass::{Keep, Pass, PassLimits, Workspace};

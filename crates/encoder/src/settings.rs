@@ -63,6 +63,20 @@ impl ModelSettings {
         }
     }
 
+    /// The query with its prompt before it.
+    pub fn prompted_query(&self, text: &str) -> String {
+        self.query_prompt.clone() + text
+    }
+
+    /// Title and text of a passage with its prompt before the first of them that is not empty.
+    pub fn prompted_passage(&self, title: &str, text: &str) -> (String, String) {
+        let prompt = &self.passage_prompt;
+        match title.is_empty() {
+            true => (String::new(), prompt.clone() + text),
+            false => (prompt.clone() + title, text.into()),
+        }
+    }
+
     pub(crate) fn read(folder: &Path, modules: &Modules, config: &BertConfig) -> Result<Self, EncoderError> {
         let transformer = folder.join(&modules.transformer);
         let max_seq_length = max_seq_length(&transformer, config)?;

@@ -1,1 +1,36 @@
-//! objective
+//! InfoNCE over current and banked representations, with banks that cost `O(batch · bank)` per step.
+//!
+//! The crate knows representations, not encoders. A step sees the matrix of ContAccum (arXiv 2406.12356, eq. 5):
+//! columns are current positives, banked positives, current hard negatives and banked hard negatives; rows are
+//! current queries and, with [`Rows::All`], banked queries; the target of a row is its own positive; the loss is
+//! the mean cross-entropy over all rows. What is banked and which rows count is chosen in [`ObjectiveConfig`];
+//! the methods of the literature are points of that space.
+//!
+//! Invariants:
+//!
+//! * the matrix is never materialised: every pass works on tiles of [`ObjectiveConfig::tile_logits`] logits;
+//! * the bank × bank part does not depend on the weights of today, so it lives on as one log-sum-exp per banked
+//!   row, kept in blocks of columns that leave whole (see `block_sums.rs`);
+//! * sums over "the other columns" exclude a row's own positive, whose score is a scalar of its own: losses near
+//!   zero and gradients near zero keep their relative precision;
+//! * logits are `f32`, sums of exponentials `f64`; NaN inputs give a NaN loss;
+//! * every reduction is cut into as many parts as the pool had threads when the objective was made: same
+//!   inputs, same thread count, same machine, same bits;
+//! * [`Objective::new`] allocates every buffer; [`Objective::memory_bytes`] tells their exact size beforehand.
+#![deny(missing_docs)]
+
+mod bank;
+mod batch;
+mod block_sums;
+mod column_gradients;
+mod config;
+mod current_rows;
+mod objective;
+mod softmax;
+mod state;
+mod worker;
+
+pub use batch::{Batch, GradientsMut};
+pub use config::{BankDtype, NO_PASSAGE, ObjectiveConfig, Rows};
+pub use objective::{LossReport, Objective};
+pub use state::{ObjectiveError, ObjectiveState};

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use contaccum_data::TrainingSource;
 use contaccum_encoder::{PassageFormat, Pooling, Similarity};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,8 @@ pub struct TrainConfig {
     pub model: String,
     /// One encoder for queries and passages (default), or two that start from the same weights.
     pub tied: bool,
-    /// How a sequence becomes one vector; default: what the model folder records, else the mean.
+    /// How a sequence becomes one vector; default: what the model folder records, else the
+    /// first token.
     pub pooling: Option<Pooling>,
     /// Whether vectors are normalised to length one; default: what the model folder records, and always
     /// with cosine similarity.
@@ -363,6 +365,30 @@ impl TrainConfig {
     /// The configuration as a recipe that gives it back.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a flat struct of numbers and strings is TOML")
+    }
+
+    /// Where the training rows come from: a folder is read as BEIR, a file by its content.
+    ///
+    /// # Errors
+    /// `corpus` or `hard_negatives_file` beside data of the other kind.
+    pub fn source(&self) -> Result<TrainingSource, ConfigError> {
+        if self.train.is_dir() {
+            if self.corpus.is_some() {
+                return setting("corpus", "given beside a BEIR folder, which has its own (drop it)");
+            }
+            return Ok(TrainingSource::Beir {
+                folder: self.train.clone(),
+                split: self.split.clone(),
+                hard_negatives: self.hard_negatives_file.clone(),
+            });
+        }
+        if self.hard_negatives_file.is_some() {
+            return setting(
+                "hard_negatives_file",
+                "given beside a file whose rows bring their own (drop it)",
+            );
+        }
+        Ok(TrainingSource::File { path: self.train.clone(), corpus: self.corpus.clone() })
     }
 
     /// Rows of an update: local batch size times accumulation steps.
@@ -795,6 +821,18 @@ mod tests {
         assert_eq!(steps("max_steps = 300"), 300);
         assert_eq!(config("warmup_ratio = 0.1").warmup_updates(15), 2);
         assert_eq!(config("warmup_steps = 4").warmup_updates(15), 4);
+    }
+
+    #[test]
+    fn a_folder_is_read_as_beir_and_a_file_by_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let beir = TrainConfig { train: folder.path().into(), ..config("") };
+        assert!(matches!(beir.source().unwrap(), TrainingSource::Beir { .. }));
+        assert!(matches!(config("").source().unwrap(), TrainingSource::File { .. }));
+        let misplaced = TrainConfig { corpus: Some("c".into()), ..beir };
+        assert!(misplaced.source().unwrap_err().to_string().contains("corpus"));
+        let misplaced = config("hard_negatives_file = \"n.tsv\"").source().unwrap_err().to_string();
+        assert!(misplaced.contains("hard_negatives_file"), "{misplaced}");
     }
 
     #[test]

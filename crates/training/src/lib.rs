@@ -1,11 +1,29 @@
-//! training
+//! Training: methods as points of one space, the loop, checkpoints, records.
+//!
+//! In a batch's order: [`TrainConfig`] says what to do, [`Run`] opens model and data, the loader tokenises total
+//! batches ahead, [`Trainer`] does an update, `checkpoint` stores it, [`RunRecorder`] writes down what happened.
+#![deny(missing_docs)]
+
+mod checkpoint;
 mod config;
+mod error;
 mod events;
+mod loader;
 mod record;
 mod resident;
+mod run;
+mod sample;
 mod schedule;
+mod tower;
+mod trainer;
 
+pub use checkpoint::{CONFIG_FILE, export_checkpoint};
 pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
+pub use error::TrainError;
 pub use record::{RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
+pub use run::{MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
+pub use sample::TokenizedSample;
 pub use schedule::Scheduler;
+pub use tower::GradientNorms;
+pub use trainer::{MemoryPlan, Trainer, UpdateReport};

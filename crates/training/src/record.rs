@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use contaccum_data::atomic_write;
 use serde::{Deserialize, Serialize};
 
 use crate::events::EventFile;
@@ -60,16 +61,25 @@ pub struct UpdateRecord {
 
 /// A record that could not be written or read back.
 #[derive(Debug, thiserror::Error)]
-#[error("record not {action}: {path}: {source} (check the folder's permissions and free space)")]
-pub struct RecordError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum RecordError {
+    /// A file or folder of the records.
+    #[error("record not {action}: {path}: {source} (check the folder's permissions and free space)")]
+    Io {
+        /// What failed: `written`, `read`, ...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Dropping the records past the resumed update.
+    #[error(transparent)]
+    Rewrite(#[from] contaccum_data::Error),
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
     let path = path.to_owned();
-    move |source| RecordError { action, path, source }
+    move |source| RecordError::Io { action, path, source }
 }
 
 /// Writes the records of a run into its folder: `metrics.jsonl` and `tensorboard/`.
@@ -92,7 +102,7 @@ impl RunRecorder {
         let events_folder = folder.join(EVENTS_FOLDER);
         std::fs::create_dir_all(&events_folder).map_err(failed("created", &events_folder))?;
         let kept = kept_lines(&metrics_path, resumed_update).map_err(failed("read", &metrics_path))?;
-        replace_file(&metrics_path, &kept).map_err(failed("written", &metrics_path))?;
+        atomic_write(&metrics_path, |file| file.write_all(kept.as_bytes()))?;
         let metrics =
             File::options().append(true).open(&metrics_path).map_err(failed("opened", &metrics_path))?;
         let (events, events_path) =
@@ -160,25 +170,6 @@ fn kept_lines(path: &Path, last_update: usize) -> io::Result<String> {
         }
     }
     Ok(kept)
-}
-
-fn replace_file(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("jsonl.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder(path)
-}
-
-#[cfg(unix)]
-fn sync_folder(of: &Path) -> io::Result<()> {
-    of.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_of: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

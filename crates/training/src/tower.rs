@@ -25,7 +25,8 @@ impl Tower {
     /// One AdamW update, tensor runs with and without weight decay in turn. Clears the gradient.
     fn update(&mut self, constants: AdamW) {
         for (range, decays) in decay_runs(&self.encoder) {
-            let constants = AdamW { weight_decay: if decays { constants.weight_decay } else { 0.0 }, ..constants };
+            let constants =
+                AdamW { weight_decay: if decays { constants.weight_decay } else { 0.0 }, ..constants };
             adamw(
                 constants,
                 &mut self.encoder.weights_mut()[range.clone()],

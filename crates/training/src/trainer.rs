@@ -8,7 +8,7 @@
 
 use contaccum_encoder::{DropoutStream, Encoder, Keep, Pass, PassLimits, Workspace};
 use contaccum_kernels::AdamW;
-use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
+use contaccum_objective::{BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
 
 use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
@@ -79,7 +79,8 @@ struct Sizes {
 
 impl Sizes {
     fn new(config: &TrainConfig, point: &MethodPoint, dim: usize) -> Self {
-        let limits = |sequences: usize, longest: usize| PassLimits { tokens: sequences * longest, sequences, longest };
+        let limits =
+            |sequences: usize, longest: usize| PassLimits { tokens: sequences * longest, sequences, longest };
         let hard_negatives = point.micro_batch_size * config.hard_negatives;
         Self {
             query_limits: limits(point.chunk_size, config.query_max_length),
@@ -99,7 +100,9 @@ impl Sizes {
                 bank_passages: point.bank_passages,
                 bank_hard_negatives: point.bank_hard_negatives,
                 max_batch_samples: point.micro_batch_size,
-                max_batch_hard_negatives: hard_negatives,
+                max_hard_negatives_per_sample: config.hard_negatives,
+                bank_dtype: BankDtype::F32,
+                tile_logits: ObjectiveConfig::TILE_LOGITS,
             },
         }
     }
@@ -178,7 +181,7 @@ impl Trainer {
         Ok(Self {
             point,
             towers: Towers::new(query, passage),
-            objective: Objective::new(sizes.objective.clone()),
+            objective: Objective::new(sizes.objective.clone())?,
             updates_done: 0,
             total_updates,
             warmup_updates: config.warmup_updates(total_updates),
@@ -240,15 +243,20 @@ impl Trainer {
     pub fn update(&mut self, batch: &[TokenizedSample]) -> Result<UpdateReport, TrainError> {
         let mut micro_losses = Vec::with_capacity(self.point.micro_steps);
         let mut current_rows_loss = 0.0;
-        let mut last = LossReport::default();
+        let mut last = None;
         for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
-            last = self.micro_step(step * self.point.micro_batch_size, micro_batch);
-            if !last.loss.is_finite() {
-                return Err(TrainError::LossNotFinite { update: self.updates_done + 1, micro_step: step + 1 });
+            let report = self.micro_step(step * self.point.micro_batch_size, micro_batch);
+            if !report.loss.is_finite() {
+                return Err(TrainError::LossNotFinite {
+                    update: self.updates_done + 1,
+                    micro_step: step + 1,
+                });
             }
-            micro_losses.push(last.loss);
-            current_rows_loss += last.current_rows_loss / self.point.micro_steps as f64;
+            micro_losses.push(report.loss);
+            current_rows_loss += report.current_rows_loss / self.point.micro_steps as f64;
+            last = Some(report);
         }
+        let last = last.expect("a total batch has at least one micro-batch");
         let gradient_norms = self.towers.gradient_norms();
         if !gradient_norms.global.is_finite() {
             return Err(TrainError::GradientNotFinite { update: self.updates_done + 1 });
@@ -275,7 +283,8 @@ impl Trainer {
         let factor = c.scheduler.factor(self.updates_done, self.total_updates, self.warmup_updates);
         let learning_rate = c.learning_rate * factor;
         // The 1e-6 is that of torch.nn.utils.clip_grad_norm_.
-        let clip = if c.max_grad_norm > 0.0 { (c.max_grad_norm / (global_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip =
+            if c.max_grad_norm > 0.0 { (c.max_grad_norm / (global_norm + 1e-6)).min(1.0) } else { 1.0 };
         self.updates_done += 1;
         self.towers.update(AdamW {
             learning_rate,
@@ -316,9 +325,9 @@ impl Trainer {
             positives: &mut self.gradients.positives[..n * dim],
             hard_negatives: &mut self.gradients.hard_negatives[..m * dim],
         };
-        let report = self.objective.step(&batch, 1.0 / self.point.micro_steps as f32, gradients);
+        let report = self.objective.step(batch, 1.0 / self.point.micro_steps as f32, gradients);
         if report.loss.is_finite() {
-            self.objective.enqueue(&batch);
+            self.objective.enqueue(batch);
             for span in &spans {
                 if spans.len() > 1 {
                     self.represent(first_row, micro_batch, *span, stream);
@@ -330,7 +339,13 @@ impl Trainer {
     }
 
     /// Represents the samples of one chunk, leaving its activations in the passes.
-    fn represent(&mut self, first_row: usize, micro_batch: &[TokenizedSample], span: Span, stream: DropoutStream) {
+    fn represent(
+        &mut self,
+        first_row: usize,
+        micro_batch: &[TokenizedSample],
+        span: Span,
+        stream: DropoutStream,
+    ) {
         let samples = &micro_batch[span.first..span.end];
         let row = first_row + span.first;
         let Chunk { query_pass, passage_pass, workspace, vectors } = &mut self.chunk;

@@ -1,0 +1,205 @@
+use std::fmt;
+use std::hash::Hasher;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use twox_hash::XxHash3_64;
+
+use crate::rows::RowDraft;
+use crate::{
+    Corpus, Error, Passage, PassageIndex, Queries, QueryIndex, Result, Row, Rows, beir, training_file,
+};
+
+/// Where training rows come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrainingSource {
+    /// A BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each plain, `.gz` or `.zst`.
+    Beir {
+        /// The folder.
+        folder: PathBuf,
+        /// The split whose queries are the rows, by file name without ending (`train`); a row's positives are
+        /// its passages of relevance 1 and more. Not read if there is a hard-negative file.
+        split: String,
+        /// A file of `query-id, gold-id, neg-ids` (tabs, ids of negatives separated by commas, header
+        /// optional). Its queries are then the rows and its gold passages the positives.
+        hard_negatives: Option<PathBuf>,
+    },
+    /// A file whose rows bring their own texts or name passages of a corpus by id: one JSON array (DPR), or
+    /// one JSON object a line (Tevatron's two layouts, FlagEmbedding, `query / positives / negatives`); which
+    /// one is seen from the content.
+    File {
+        /// The file, plain, gzip or zstd.
+        path: PathBuf,
+        /// The corpus that ids refer to, for rows with `positive_document_ids`.
+        corpus: Option<PathBuf>,
+    },
+}
+
+/// Training rows with the texts they refer to. Open once, share by reference or `Arc`.
+pub struct TrainingSet {
+    corpus: Corpus,
+    queries: Queries,
+    rows: Arc<Rows>,
+    summary: Summary,
+}
+
+/// What a training set holds, for the lines shown at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Training rows.
+    pub rows: usize,
+    /// Passages that rows may refer to.
+    pub passages: usize,
+    /// Rows with more than one positive.
+    pub rows_with_several_positives: usize,
+    /// Rows without a hard negative.
+    pub rows_without_negatives: usize,
+    /// Hard negatives of all rows.
+    pub negatives: usize,
+    /// Rows of the file left out because their list of positives is empty.
+    pub rows_without_positives: usize,
+    /// Negatives left out because they repeat one of their row or are its positive.
+    pub negatives_left_out: usize,
+    /// Passages whose id already named another text; they are kept, under an id of their own.
+    pub passages_renamed: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows, {} passages, {} hard negatives", self.rows, self.passages, self.negatives)?;
+        let notes = [
+            (self.rows_with_several_positives, "rows with several positives"),
+            (self.rows_without_negatives, "rows without negatives"),
+            (self.rows_without_positives, "rows left out for want of a positive"),
+            (self.negatives_left_out, "negatives left out (repeated, or the row's own positive)"),
+            (self.passages_renamed, "passages renamed (their id names another text)"),
+        ];
+        for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a reader hands over.
+pub(crate) struct Parts {
+    pub corpus: Corpus,
+    pub queries: Queries,
+    pub rows: Vec<RowDraft>,
+    pub rows_without_positives: usize,
+    pub passages_renamed: usize,
+    /// The file that defines the rows.
+    pub path: PathBuf,
+}
+
+impl TrainingSet {
+    /// Reads a training set: every file once, as a stream.
+    ///
+    /// # Errors
+    /// Missing, damaged or badly formed files, unknown or repeated ids, queries without text, positives
+    /// without title and text, no row at all; each names its file and line.
+    pub fn open(source: &TrainingSource) -> Result<TrainingSet> {
+        let parts = match source {
+            TrainingSource::Beir { folder, split, hard_negatives } => {
+                beir::read(folder, split, hard_negatives.as_deref())?
+            }
+            TrainingSource::File { path, corpus } => training_file::read(path, corpus.as_deref())?,
+        };
+        if parts.rows.is_empty() {
+            let remedy = "give a file in which at least one query has a positive passage";
+            return Err(Error::NoRows { path: parts.path, what: "gives no training row", remedy });
+        }
+        let (rows, negatives_left_out) = Rows::new(parts.rows, parts.corpus.len());
+        let summary = Summary {
+            rows: rows.len(),
+            passages: parts.corpus.len(),
+            rows_with_several_positives: rows.iter().filter(|row| row.positives.len() > 1).count(),
+            rows_without_negatives: rows.iter().filter(|row| row.negatives.is_empty()).count(),
+            negatives: rows.iter().map(|row| row.negatives.len()).sum(),
+            rows_without_positives: parts.rows_without_positives,
+            negatives_left_out,
+            passages_renamed: parts.passages_renamed,
+        };
+        Ok(TrainingSet { corpus: parts.corpus, queries: parts.queries, rows: Arc::new(rows), summary })
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Never true: a set without rows is refused when opened.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The row at a position, from 0 in file order.
+    ///
+    /// # Panics
+    /// If `row` is not below [`TrainingSet::len`].
+    pub fn row(&self, row: usize) -> Row<'_> {
+        self.rows.get(row)
+    }
+
+    /// The rows, for a [`BatchPlan`](crate::BatchPlan).
+    pub fn rows(&self) -> &Arc<Rows> {
+        &self.rows
+    }
+
+    /// The passages that rows refer to.
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// The queries that rows refer to.
+    pub fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
+    /// Reads a query's text from disk; errors and panics as [`Queries::text`].
+    #[allow(clippy::missing_errors_doc)]
+    pub fn query_text(&self, query: QueryIndex) -> Result<String> {
+        self.queries.text(query)
+    }
+
+    /// Reads a passage from disk; errors and panics as [`Corpus::get`].
+    #[allow(clippy::missing_errors_doc)]
+    pub fn passage(&self, passage: PassageIndex) -> Result<Passage> {
+        self.corpus.get(passage)
+    }
+
+    /// A query's id.
+    pub fn query_id(&self, query: QueryIndex) -> &str {
+        self.queries.id(query)
+    }
+
+    /// A passage's id.
+    pub fn passage_id(&self, passage: PassageIndex) -> &str {
+        self.corpus.id(passage)
+    }
+
+    /// Counts for the lines shown at start.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// XXH3-64 of the passage ids, and of every row's query id, positives and negatives, all in order: equal
+    /// for equal data, so that a resumed run can refuse other data. Texts are not part of it.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = XxHash3_64::with_seed(0);
+        self.corpus.ids().fingerprint(&mut hasher);
+        hasher.write_u64(self.rows.len() as u64);
+        for row in self.rows.iter() {
+            let id = self.queries.id(row.query);
+            hasher.write_u64(id.len() as u64);
+            hasher.write(id.as_bytes());
+            for list in [row.positives, row.negatives] {
+                hasher.write_u64(list.len() as u64);
+                for passage in list {
+                    hasher.write_u32(passage.0);
+                }
+            }
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,154 @@
+//! The space of objectives.
+
+use crate::state::ObjectiveError;
+
+/// The passage id that no passage may have: it marks empty places in the bank.
+pub const NO_PASSAGE: u32 = u32::MAX;
+
+/// Which rows of the similarity matrix the loss is the mean of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Current queries and, where queries are banked, banked queries (ContAccum).
+    All,
+    /// Current queries alone (pre-batch negatives).
+    Current,
+}
+
+/// How banked representations are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BankDtype {
+    /// Four bytes a value, exact.
+    F32,
+    /// Two bytes a value, rounded to 8 significant bits when a sample enters.
+    Bf16,
+}
+
+/// A point in the space of objectives, and the sizes its buffers are made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectiveConfig {
+    /// Values of a representation.
+    pub dim: usize,
+    /// τ in `logits = Q Pᵀ / τ`.
+    pub temperature: f32,
+    /// Which rows count.
+    pub rows: Rows,
+    /// Leaves out of a row every column with the passage id of the row's positive, but that positive itself.
+    pub mask_false_negatives: bool,
+    /// Capacity of the banks in samples, first in first out; 0 for no bank.
+    pub bank_samples: usize,
+    /// Banked queries are rows of the loss (with [`Rows::All`]; else they are not stored).
+    pub bank_queries: bool,
+    /// Banked positives are columns of every row. Without it, a banked query keeps its own positive's score.
+    pub bank_passages: bool,
+    /// Banked hard negatives are columns of every row.
+    pub bank_hard_negatives: bool,
+    /// How the banks are stored.
+    pub bank_dtype: BankDtype,
+    /// Samples of the largest batch.
+    pub max_batch_samples: usize,
+    /// Most hard negatives that one sample brings.
+    pub max_hard_negatives_per_sample: usize,
+    /// Most logits a thread holds at a time; [`ObjectiveConfig::TILE_LOGITS`] suits every size.
+    pub tile_logits: usize,
+}
+
+impl ObjectiveConfig {
+    /// A tile of 256 KiB, a part of a core's second-level cache.
+    pub const TILE_LOGITS: usize = 1 << 16;
+
+    /// Most values of representations that a tile covers per thread: 1 MiB.
+    pub(crate) const TILE_VALUES: usize = 1 << 18;
+
+    /// Plain in-batch InfoNCE over `max_batch_samples` samples: no bank, all rows, no mask.
+    pub fn in_batch(
+        dim: usize,
+        temperature: f32,
+        max_batch_samples: usize,
+        max_hard_negatives_per_sample: usize,
+    ) -> Self {
+        Self {
+            dim,
+            temperature,
+            rows: Rows::All,
+            mask_false_negatives: false,
+            bank_samples: 0,
+            bank_queries: false,
+            bank_passages: false,
+            bank_hard_negatives: false,
+            bank_dtype: BankDtype::F32,
+            max_batch_samples,
+            max_hard_negatives_per_sample,
+            tile_logits: Self::TILE_LOGITS,
+        }
+    }
+
+    /// Checks what the type system cannot.
+    ///
+    /// # Errors
+    /// [`ObjectiveError::Config`] names the field and the remedy.
+    pub fn validate(&self) -> Result<(), ObjectiveError> {
+        let refuse = |message: String| Err(ObjectiveError::Config(message));
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return refuse(format!("temperature is {}: it must be above 0", self.temperature));
+        }
+        for (name, value) in [
+            ("dim", self.dim),
+            ("max_batch_samples", self.max_batch_samples),
+            ("tile_logits", self.tile_logits),
+        ] {
+            if value == 0 {
+                return refuse(format!("{name} is 0: it must be at least 1"));
+            }
+        }
+        if self.bank_samples > 0 && !self.banks_rows() && self.bank_columns() == 0 {
+            return refuse(format!(
+                "a bank of {} samples would hold nothing: bank queries (with all rows), passages or hard \
+                 negatives, or set bank_samples to 0",
+                self.bank_samples
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether banked queries are rows of the loss.
+    pub fn banks_rows(&self) -> bool {
+        self.bank_samples > 0 && self.bank_queries && self.rows == Rows::All
+    }
+
+    /// Columns that a banked sample holds places for.
+    pub(crate) fn bank_columns(&self) -> usize {
+        if self.bank_samples == 0 {
+            return 0;
+        }
+        let hard_negatives = if self.bank_hard_negatives { self.max_hard_negatives_per_sample } else { 0 };
+        usize::from(self.bank_passages) + hard_negatives
+    }
+
+    /// Samples that a column tile of the bank covers at most.
+    pub(crate) fn tile_samples(&self, values_per_sample: usize) -> usize {
+        (Self::TILE_VALUES / values_per_sample.max(1)).max(1)
+    }
+
+    /// Rows or columns of a square tile.
+    pub(crate) fn tile_side(&self) -> usize {
+        self.tile_logits.isqrt().max(1)
+    }
+
+    /// Rows or columns whose weighted sums a thread holds at most.
+    pub(crate) fn tile_lines(&self) -> usize {
+        self.tile_side().min(self.max_batch_samples * (1 + self.max_hard_negatives_per_sample))
+    }
+
+    /// Logits a thread's tile has room for: at least one sample's columns for a tile's rows.
+    pub(crate) fn tile_room(&self) -> usize {
+        self.tile_logits.max(self.tile_side() * self.bank_columns())
+    }
+
+    /// Values of bank representations that a thread holds widened to `f32`.
+    pub(crate) fn widened_room(&self) -> usize {
+        match self.bank_dtype {
+            BankDtype::F32 => 0,
+            BankDtype::Bf16 => Self::TILE_VALUES.max(self.dim * self.bank_columns().max(1)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Rows of current queries: their losses, and the gradient of the queries, in one pass over all columns.
+//!
+//! Each worker takes a share of the columns and keeps, per row, a running maximum, sums of exponentials and the
+//! correspondingly weighted sum of passages (the online softmax of Milakov and Gimelshein, arXiv 1805.02867, as in
+//! FlashAttention, arXiv 2205.14135); the shares are then merged in order.
+
+use std::ops::Range;
+
+use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
+use rayon::prelude::*;
+
+use crate::bank::{AGES, Bank};
+use crate::batch::Current;
+use crate::config::ObjectiveConfig;
+use crate::worker::{CURRENT, Groups, Online, Worker, absorb, share, tiles};
+
+/// What the rows of a batch came to.
+pub(crate) struct CurrentRows<'a> {
+    /// The loss of each row.
+    pub(crate) losses: &'a mut [f64],
+    /// The log-sum-exp of each row over all its columns.
+    pub(crate) lse: &'a mut [f64],
+    /// The gradient of the queries.
+    pub(crate) gradient: &'a mut [f32],
+}
+
+/// Fills `rows`; `factor` multiplies the gradient of the rows' summed loss with respect to logits. Returns the
+/// softmax mass on banked columns by age class, summed over rows.
+pub(crate) fn current_rows(
+    config: &ObjectiveConfig,
+    workers: &mut [Worker],
+    current: &Current,
+    bank: &Bank,
+    factor: f64,
+    rows: CurrentRows,
+) -> [f64; AGES] {
+    let parts = workers.len();
+    let dim = config.dim;
+    let mut mass = [0.0; AGES];
+    for samples in tiles(0..current.samples(), config.tile_lines()) {
+        workers.par_iter_mut().enumerate().for_each(|(part, worker)| {
+            worker.online[..samples.len()].fill(Online::EMPTY);
+            worker.sums[..samples.len() * dim].fill(0.0);
+            let columns = share(current.columns(), part, parts);
+            see_current_columns(config, worker, current, samples.clone(), columns);
+            let positions = share(bank.len(), part, parts);
+            if bank.columns_per_sample() > 0 {
+                see_bank_columns(config, worker, current, bank, samples.clone(), positions);
+            }
+        });
+        for (line, sample) in samples.enumerate() {
+            let (max, groups) = merge(workers, line);
+            let own = current.own_score(sample);
+            let others = max + groups.iter().sum::<f64>().ln();
+            rows.losses[sample] = crate::softmax::softplus(others - own);
+            rows.lse[sample] = own + rows.losses[sample];
+            for (mass, sum) in mass.iter_mut().zip(groups) {
+                *mass += sum * (max - rows.lse[sample]).exp();
+            }
+            let gradient = &mut rows.gradient[sample * dim..(sample + 1) * dim];
+            let own_weight = ((-rows.losses[sample]).exp_m1() * factor) as f32;
+            for (g, p) in gradient.iter_mut().zip(current.positive(sample)) {
+                *g = own_weight * p;
+            }
+            for worker in &*workers {
+                let weight = ((f64::from(worker.online[line].max) - rows.lse[sample]).exp() * factor) as f32;
+                for (g, sum) in gradient.iter_mut().zip(&worker.sums[line * dim..(line + 1) * dim]) {
+                    *g += weight * sum;
+                }
+            }
+        }
+    }
+    mass
+}
+
+fn see_current_columns(
+    config: &ObjectiveConfig,
+    worker: &mut Worker,
+    current: &Current,
+    samples: Range<usize>,
+    columns: Range<usize>,
+) {
+    let dim = config.dim;
+    let Worker { logits, sums, online, excluded, .. } = worker;
+    let (online, sums) = (&mut online[..samples.len()], &mut sums[..samples.len() * dim]);
+    let length = (config.tile_logits / samples.len()).min(config.tile_samples(dim)).max(1);
+    for columns in tiles(columns, length) {
+        let width = columns.len();
+        let logits = &mut logits[..samples.len() * width];
+        current.logits(current.queries(samples.clone()), columns.clone(), logits);
+        for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
+            *excluded += u64::from(current.exclude_for_current(row, columns.clone(), sample));
+        }
+        absorb(logits, width, online, sums, dim, CURRENT);
+        current.add_columns(logits, columns, sums);
+    }
+}
+
+fn see_bank_columns(
+    config: &ObjectiveConfig,
+    worker: &mut Worker,
+    current: &Current,
+    bank: &Bank,
+    samples: Range<usize>,
+    mut positions: Range<usize>,
+) {
+    let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
+    let Worker { logits, sums, widened, online, excluded, .. } = worker;
+    let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
+    let length = (config.tile_logits / (rows * per_sample)).min(config.tile_samples(dim * per_sample)).max(1);
+    while !positions.is_empty() {
+        let (class, same_class) = bank.age_class(positions.start);
+        let at = positions.start..positions.end.min(positions.start + same_class.min(length));
+        positions.start = at.end;
+        let width = at.len() * per_sample;
+        let logits = &mut logits[..rows * width];
+        let queries = Mat::new(current.queries(samples.clone()), rows, dim);
+        let passages = Mat::new(bank.columns(at.clone(), widened), width, dim);
+        let inverse_temperature = 1.0 / config.temperature;
+        let target = MatMut::new(logits, rows, width);
+        matmul_on_this_thread(target, queries, passages.t(), inverse_temperature, false);
+        for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
+            *excluded += u64::from(bank.exclude(row, at.clone(), current.positive_id(sample)));
+        }
+        absorb(logits, width, online, sums, dim, class);
+        let weights = Mat::new(logits, rows, width);
+        matmul_on_this_thread(MatMut::new(sums, rows, dim), weights, passages, 1.0, true);
+    }
+}
+
+/// The softmax of a row over the shares of all workers: its maximum and its sums relative to `e^max`.
+fn merge(workers: &[Worker], line: usize) -> (f64, Groups) {
+    let parts = workers.iter().map(|worker| worker.online[line]);
+    let max = parts.clone().fold(Online::EMPTY.max, |max, part| max.max(part.max));
+    let mut groups = Online::EMPTY.sums;
+    for part in parts {
+        let factor = (f64::from(part.max) - f64::from(max)).exp();
+        for (group, sum) in groups.iter_mut().zip(part.sums) {
+            *group += sum * factor;
+        }
+    }
+    (f64::from(max), groups)
+}

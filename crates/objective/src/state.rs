@@ -1,0 +1,62 @@
+//! What an objective carries from step to step, as plain values, and what can be wrong with it.
+
+/// The banks and the sums over them. A restored objective goes on with the same bits.
+///
+/// Rows are by ring position (a bank's sample `i` is at `i % bank_samples`), live positions only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObjectiveState {
+    /// The settings that the values depend on: a state fits only an objective with the same.
+    pub settings: Vec<u64>,
+    /// Samples that have entered since the bank was last cleared.
+    pub entered: u64,
+    /// Banked queries, `len × dim`.
+    pub queries: Vec<f32>,
+    /// Banked positives and hard negatives, `len × places × dim`.
+    pub columns: Vec<f32>,
+    /// Passage ids of `columns`; [`crate::NO_PASSAGE`] where a place is empty.
+    pub column_ids: Vec<u32>,
+    /// Passage ids of the banked samples' positives.
+    pub row_ids: Vec<u32>,
+    /// Logits of the banked samples' own positives.
+    pub own_scores: Vec<f64>,
+    /// Log-sum-exps of banked rows over pieces of the bank.
+    pub block_sums: Vec<f32>,
+    /// The same over the columns behind the last suffix.
+    pub newer_sums: Vec<f64>,
+    /// The same over the block that is being filled.
+    pub open_sums: Vec<f64>,
+    /// The same over all banked columns.
+    pub total_sums: Vec<f64>,
+    /// Where the pieces end: the suffixes, the split block, the split entry.
+    pub cuts: Vec<u64>,
+}
+
+/// Why an objective cannot be made or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectiveError {
+    /// A setting has an impossible value.
+    #[error("objective: {0}")]
+    Config(String),
+    /// A state was saved under other settings.
+    #[error(
+        "saved banks were made with other settings (dimension, temperature, mask, bank size or contents, batch \
+         size or hard negatives per sample): resume with the settings of the checkpoint, or start with empty banks"
+    )]
+    OtherSettings,
+    /// A part of a state has a wrong length.
+    #[error(
+        "saved banks are damaged: {name} has {found} values where {expected} belong; use another checkpoint"
+    )]
+    Damaged {
+        /// The field of [`ObjectiveState`].
+        name: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length it should have.
+        expected: usize,
+    },
+}
+
+pub(crate) fn expect_values(name: &'static str, found: usize, expected: usize) -> Result<(), ObjectiveError> {
+    if found == expected { Ok(()) } else { Err(ObjectiveError::Damaged { name, found, expected }) }
+}

@@ -1,0 +1,361 @@
+//! Agreement with the plain objective over long sequences of batches, and the plain one with finite differences.
+
+mod plain;
+
+use contaccum_objective::{BankDtype, Objective, ObjectiveConfig, Rows};
+use plain::{Numbers, OwnedBatch, Plain, Sample, Step, distance_in, relative_distance, step};
+use proptest::prelude::*;
+
+/// What is drawn for one sequence.
+#[derive(Clone, Debug)]
+struct Sequence {
+    seed: u64,
+    config: ObjectiveConfig,
+    deviation: f64,
+    ids: usize,
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// A step and an entry of a batch of this many samples.
+    Train(usize),
+    /// Entries of several batches without a step between.
+    Fill(Vec<usize>),
+    Clear,
+}
+
+fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        // Mostly one size, as in training, with odd ones between.
+        8 => Just(Action::Train(most)),
+        6 => (1..=most).prop_map(Action::Train),
+        3 => prop::collection::vec(1..=most, 1..5).prop_map(Action::Fill),
+        1 => Just(Action::Clear),
+    ];
+    prop::collection::vec(action, 1..60)
+}
+
+fn sequences() -> impl Strategy<Value = Sequence> {
+    let sizes = (1usize..20, 1usize..12, 0usize..4, prop_oneof![0usize..6, 6usize..80]);
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let scales = (
+        0.05f32..1.0,
+        prop_oneof![Just(1.0), Just(6.0)],
+        2usize..40,
+        prop_oneof![Just(1 << 16), 1usize..400],
+    );
+    (sizes, switches, scales, any::<u64>()).prop_flat_map(|(sizes, switches, scales, seed)| {
+        let (dim, batch, hard, bank) = sizes;
+        let (all_rows, queries, passages, hard_negatives, mask) = switches;
+        let (temperature, largest, ids, tile_logits) = scales;
+        let holds_something = (all_rows && queries) || passages || (hard_negatives && hard > 0);
+        let config = ObjectiveConfig {
+            rows: if all_rows { Rows::All } else { Rows::Current },
+            mask_false_negatives: mask,
+            bank_samples: if holds_something { bank } else { 0 },
+            bank_queries: queries,
+            bank_passages: passages,
+            bank_hard_negatives: hard_negatives,
+            tile_logits,
+            ..ObjectiveConfig::in_batch(dim, temperature, batch, hard)
+        };
+        // Logits of about the same size at every width and temperature: around 1, or up to about 100.
+        let deviation = (f64::from(temperature) * largest * largest / (dim as f64).sqrt()).sqrt();
+        actions(batch).prop_map(move |actions| Sequence {
+            seed,
+            config: config.clone(),
+            deviation,
+            ids,
+            actions,
+        })
+    })
+}
+
+fn agree(objective: &mut Objective, plain: &Plain, samples: &[Sample]) -> Result<(), TestCaseError> {
+    let scale = 0.37;
+    let batch = OwnedBatch::new(samples);
+    let found = step(objective, &batch, scale);
+    let expected = plain.step(samples, f64::from(scale));
+    let (report, truth) = (found.report, &expected.report);
+    // An f32 logit whose terms sum to L is off by a few L · 2⁻²⁴, and so is, relatively, its share of the softmax.
+    let tolerance = 5e-7 + truth.largest_logit * 3e-7;
+    let close = |name: &str, a: f64, b: f64| {
+        prop_assert!(
+            (a - b).abs() <= tolerance * b.abs().max(1e-12),
+            "{name}: {a} instead of {b} ({tolerance:e})"
+        );
+        Ok(())
+    };
+    close("loss", report.loss, truth.loss)?;
+    close("current rows", report.current_rows_loss, truth.current_rows_loss)?;
+    close("negatives", report.negatives_per_query, truth.negatives_per_query)?;
+    close("bank mass", report.bank_mass, truth.bank_mass_by_age.iter().sum())?;
+    for (a, b) in report.bank_mass_by_age.iter().zip(truth.bank_mass_by_age) {
+        close("bank mass of an age", *a, b)?;
+    }
+    prop_assert_eq!(report.rows, truth.rows);
+    let [queries, positives, hard_negatives] = &truth.gross;
+    for (name, a, b, gross) in [
+        ("queries", &found.queries, &expected.queries, queries),
+        ("positives", &found.positives, &expected.positives, positives),
+        ("hard negatives", &found.hard_negatives, &expected.hard_negatives, hard_negatives),
+    ] {
+        let distance = distance_in(a, b, gross);
+        prop_assert!(
+            distance <= tolerance,
+            "gradient of {name} is off by {distance:e} (allowed {tolerance:e})"
+        );
+    }
+    Ok(())
+}
+
+fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
+    let config = &sequence.config;
+    let mut numbers = Numbers(sequence.seed);
+    let mut draw = |count| {
+        let hard = config.max_hard_negatives_per_sample;
+        numbers.samples(count, config.dim, sequence.deviation, hard, sequence.ids)
+    };
+    let mut objective = Objective::new(config.clone()).unwrap();
+    let mut plain = Plain::new(config.clone());
+    let enter = |objective: &mut Objective, plain: &mut Plain, samples: &[Sample]| {
+        objective.enqueue(OwnedBatch::new(samples).view());
+        plain.enqueue(samples);
+    };
+    for action in &sequence.actions {
+        match action {
+            Action::Train(count) => {
+                let samples = draw(*count);
+                agree(&mut objective, &plain, &samples)?;
+                enter(&mut objective, &mut plain, &samples);
+            }
+            Action::Fill(counts) => {
+                counts.iter().for_each(|&count| enter(&mut objective, &mut plain, &draw(count)));
+            }
+            Action::Clear => {
+                objective.clear();
+                plain.clear();
+            }
+        }
+        prop_assert_eq!(objective.bank_len(), plain.bank.len());
+    }
+    agree(&mut objective, &plain, &draw(config.max_batch_samples))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_entering_evicting_and_clearing_agrees_with_the_plain_objective(sequence in sequences()) {
+        run(&sequence)?;
+    }
+}
+
+/// A ContAccum objective with everything on.
+fn contaccum(dim: usize, bank_samples: usize, batch: usize, hard: usize) -> ObjectiveConfig {
+    ObjectiveConfig {
+        mask_false_negatives: true,
+        bank_samples,
+        bank_queries: true,
+        bank_passages: true,
+        bank_hard_negatives: true,
+        ..ObjectiveConfig::in_batch(dim, 0.7, batch, hard)
+    }
+}
+
+#[test]
+fn a_bank_of_hundreds_turned_over_many_times_agrees_with_the_plain_objective() {
+    let config = contaccum(24, 640, 8, 2);
+    let mut numbers = Numbers(5);
+    let mut objective = Objective::new(config.clone()).unwrap();
+    let mut plain = Plain::new(config.clone());
+    for round in 0..500 {
+        // A short batch now and then, as at the end of an epoch, moves evictions off the entries' cuts.
+        let samples = numbers.samples(if round % 150 == 149 { 5 } else { 8 }, 24, 0.5, 2, 3000);
+        if round % 50 == 49 {
+            agree(&mut objective, &plain, &samples).unwrap();
+        }
+        objective.enqueue(OwnedBatch::new(&samples).view());
+        plain.enqueue(&samples);
+    }
+}
+
+#[test]
+fn a_batch_of_hundreds_in_small_tiles_agrees_with_the_plain_objective() {
+    let config = ObjectiveConfig { tile_logits: 900, ..contaccum(12, 300, 333, 2) };
+    let mut numbers = Numbers(9);
+    let mut objective = Objective::new(config.clone()).unwrap();
+    let mut plain = Plain::new(config.clone());
+    for count in [333, 20, 250, 333] {
+        let samples = numbers.samples(count, 12, 0.5, 2, 2000);
+        agree(&mut objective, &plain, &samples).unwrap();
+        objective.enqueue(OwnedBatch::new(&samples).view());
+        plain.enqueue(&samples);
+    }
+}
+
+#[test]
+fn a_row_whose_columns_are_all_masked_has_no_loss_and_no_gradient() {
+    let config = contaccum(6, 4, 3, 2);
+    let mut samples = Numbers(1).samples(3, 6, 1.0, 2, 1);
+    let mut objective = Objective::new(config).unwrap();
+    objective.enqueue(OwnedBatch::new(&samples).view());
+    samples.rotate_left(1);
+    let found = step(&mut objective, &OwnedBatch::new(&samples), 1.0);
+    assert_eq!(found.report.loss, 0.0);
+    assert_eq!(found.report.negatives_per_query, 0.0);
+    for gradient in [found.queries, found.positives, found.hard_negatives] {
+        assert!(gradient.iter().all(|&g| g == 0.0));
+    }
+}
+
+#[test]
+fn nearly_solved_rows_keep_the_precision_of_their_gradient() {
+    let config = contaccum(16, 24, 4, 1);
+    let mut numbers = Numbers(3);
+    let mut objective = Objective::new(config.clone()).unwrap();
+    let mut plain = Plain::new(config.clone());
+    let mut draw = || {
+        let mut samples = numbers.samples(4, 16, 0.3, 1, 1000);
+        // Each query is close to its own positive: losses of about 1e-6.
+        for sample in &mut samples {
+            sample.query = sample.positive.iter().map(|x| 8.0 * x).collect();
+        }
+        samples
+    };
+    for _ in 0..8 {
+        let samples = draw();
+        objective.enqueue(OwnedBatch::new(&samples).view());
+        plain.enqueue(&samples);
+    }
+    let samples = draw();
+    assert!(plain.step(&samples, 1.0).report.current_rows_loss < 0.05);
+    agree(&mut objective, &plain, &samples).unwrap();
+}
+
+#[test]
+fn a_nan_representation_gives_a_nan_loss() {
+    for place in 0..3 {
+        let mut objective = Objective::new(contaccum(4, 8, 3, 2)).unwrap();
+        let samples = loop_until_hard(4);
+        let mut batch = OwnedBatch::new(&samples);
+        [&mut batch.queries, &mut batch.positives, &mut batch.hard_negatives][place][1] = f32::NAN;
+        assert!(step(&mut objective, &batch, 1.0).report.loss.is_nan());
+        objective.enqueue(batch.view());
+        assert!(step(&mut objective, &OwnedBatch::new(&samples), 1.0).report.loss.is_nan());
+    }
+}
+
+/// Three samples with at least one hard negative among them, all passages different.
+fn loop_until_hard(dim: usize) -> Vec<Sample> {
+    let mut numbers = Numbers(2);
+    let mut samples = numbers.samples(3, dim, 1.0, 0, 1);
+    for (id, sample) in samples.iter_mut().enumerate() {
+        sample.positive_id = id as u32;
+        sample.hard_negatives = vec![(10 + id as u32, numbers.vector(dim, 1.0))];
+    }
+    samples
+}
+
+/// The largest difference between the central differences of `loss` and `gradient`, relative to the largest slope.
+fn difference(values: &[f64], gradient: &[f64], step: f64, mut loss: impl FnMut(&[f64]) -> f64) -> f64 {
+    let mut moved = values.to_vec();
+    let mut worst = 0.0f64;
+    for i in 0..values.len() {
+        moved[i] = values[i] + step;
+        let above = loss(&moved);
+        moved[i] = values[i] - step;
+        let below = loss(&moved);
+        moved[i] = values[i];
+        worst = worst.max(((above - below) / (2.0 * step) - gradient[i]).abs());
+    }
+    worst / gradient.iter().fold(f64::MIN_POSITIVE, |most, g| most.max(g.abs()))
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let config = contaccum(7, 20, 5, 2);
+    let mut numbers = Numbers(7);
+    let mut objective = Objective::new(config.clone()).unwrap();
+    let mut plain = Plain::new(config);
+    for _ in 0..6 {
+        let samples = numbers.samples(5, 7, 0.6, 2, 40);
+        objective.enqueue(OwnedBatch::new(&samples).view());
+        plain.enqueue(&samples);
+    }
+    let samples = numbers.samples(5, 7, 0.6, 2, 40);
+    let batch = OwnedBatch::new(&samples);
+    let parts = [widen(&batch.queries), widen(&batch.positives), widen(&batch.hard_negatives)];
+    let Step { queries, positives, hard_negatives, .. } = plain.step(&samples, 1.0);
+    let found = step(&mut objective, &batch, 1.0);
+    let ours = [widen(&found.queries), widen(&found.positives), widen(&found.hard_negatives)];
+    for (part, exact) in [queries, positives, hard_negatives].iter().enumerate() {
+        let plain_loss = |values: &[f64]| {
+            let mut parts = parts.clone();
+            parts[part] = values.to_vec();
+            plain.step_at(&samples, &parts[0], &parts[1], &parts[2], 1.0).report.loss
+        };
+        assert!(difference(&parts[part], exact, 1e-5, plain_loss) < 1e-8);
+        let our_loss = |values: &[f64]| {
+            let mut batch = batch.clone();
+            let place = [&mut batch.queries, &mut batch.positives, &mut batch.hard_negatives];
+            *place.into_iter().nth(part).unwrap() = values.iter().map(|&x| x as f32).collect();
+            step(&mut objective, &batch, 1.0).report.loss
+        };
+        assert!(difference(&parts[part], &ours[part], 2e-2, our_loss) < 1e-3);
+    }
+}
+
+/// How far the gradient of a bank stored as bf16 is from the exact one, for cosine-like representations.
+#[test]
+fn a_bf16_bank_moves_the_gradient_by_less_than_one_percent() {
+    let exact = ObjectiveConfig { temperature: 0.05, ..contaccum(64, 256, 8, 1) };
+    let rounded = ObjectiveConfig { bank_dtype: BankDtype::Bf16, ..exact.clone() };
+    let mut numbers = Numbers(11);
+    let mut draw = || {
+        let mut samples = numbers.samples(8, 64, 1.0, 1, 100_000);
+        for sample in &mut samples {
+            let query = sample.query.clone();
+            sample.positive.iter_mut().zip(&query).for_each(|(p, q)| *p += q);
+            let hard_negatives = sample.hard_negatives.iter_mut().map(|(_, values)| values);
+            for values in [&mut sample.query, &mut sample.positive].into_iter().chain(hard_negatives) {
+                let norm = values.iter().map(|x| x * x).sum::<f32>().sqrt();
+                values.iter_mut().for_each(|x| *x /= norm);
+            }
+        }
+        samples
+    };
+    let mut plain = Plain::new(exact);
+    let mut objective = Objective::new(rounded).unwrap();
+    for _ in 0..40 {
+        let samples = draw();
+        objective.enqueue(OwnedBatch::new(&samples).view());
+        plain.enqueue(&samples);
+    }
+    let samples = draw();
+    let found = step(&mut objective, &OwnedBatch::new(&samples), 1.0);
+    let expected = plain.step(&samples, 1.0);
+    let distances = [
+        relative_distance(&found.queries, &expected.queries),
+        relative_distance(&found.positives, &expected.positives),
+        relative_distance(&found.hard_negatives, &expected.hard_negatives),
+    ];
+    println!("bf16 banks: gradients of queries, positives, hard negatives off by {distances:.5?}");
+    assert!(distances.iter().all(|&distance| distance < 1e-2), "{distances:?}");
+    assert!(distances.iter().any(|&distance| distance > 1e-5), "the bank is not rounded: {distances:?}");
+    assert!((found.report.loss - expected.report.loss).abs() < 1e-2 * expected.report.loss);
+
+    // Against a plain bank of the same rounded values nothing is lost.
+    for sample in &mut plain.bank {
+        let hard_negatives = sample.hard_negatives.iter_mut().map(|(_, values)| values);
+        for values in [&mut sample.query, &mut sample.positive].into_iter().chain(hard_negatives) {
+            values.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        }
+    }
+    agree(&mut objective, &plain, &samples).unwrap();
+}

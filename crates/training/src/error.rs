@@ -1,0 +1,85 @@
+//! What can go wrong in a training run, each in one line with its place and remedy.
+
+use std::path::PathBuf;
+
+use contaccum_encoder::EncoderError;
+
+use crate::{ConfigError, RecordError};
+
+/// An error that ends a training run. Checkpoints written before it stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting that makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model or tokenizer cannot be read or written.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// The training data cannot be read.
+    #[error(transparent)]
+    Data(#[from] contaccum_data::Error),
+    /// The records of the run cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The loss became NaN or infinite.
+    #[error(
+        "loss is not a number: update {update}, micro-step {micro_step} \
+         (lower learning_rate or raise temperature; the last checkpoint is intact)"
+    )]
+    LossNotFinite {
+        /// The update, from 1.
+        update: usize,
+        /// The micro-step in it, from 1.
+        micro_step: usize,
+    },
+    /// A gradient became NaN or infinite.
+    #[error("gradient is not a number: update {update} (lower learning_rate; the last checkpoint is intact)")]
+    GradientNotFinite {
+        /// The update, from 1.
+        update: usize,
+    },
+    /// The objective's settings make no sense.
+    #[error(transparent)]
+    Objective(#[from] contaccum_objective::ObjectiveError),
+    /// A checkpoint cannot be written or read.
+    #[error("checkpoint not {action}: {path}: {reason}")]
+    Checkpoint {
+        /// What failed: `written`, `read`, ...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// `--resume` found nothing to resume.
+    #[error("nothing to resume: {path} holds no checkpoint (drop --resume to start a run there)")]
+    NoCheckpoint {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// The output folder holds a run, and resuming was not asked for.
+    #[error(
+        "output folder in use: {path} holds {checkpoint} (give --resume to go on, or another output_dir)"
+    )]
+    RunExists {
+        /// The output folder.
+        path: PathBuf,
+        /// Its newest checkpoint.
+        checkpoint: String,
+    },
+    /// The checkpoint was written under another setting.
+    #[error("checkpoint of another run: {path}: {key} was {stored}, is {given} (resume with the same {key})")]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The setting that differs.
+        key: String,
+        /// Its value in the checkpoint.
+        stored: String,
+        /// Its value now.
+        given: String,
+    },
+    /// A hook of the caller failed.
+    #[error("{0}")]
+    Hook(String),
+}

@@ -1,0 +1,95 @@
+//! Total batches, tokenised ahead of the step by a worker thread.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use contaccum_data::{BatchPlan, Sample, TrainingSet};
+use contaccum_encoder::{ModelSettings, TextTokenizer};
+
+use crate::{TokenizedSample, TrainConfig, TrainError};
+
+/// Batches ready before they are asked for.
+const AHEAD: usize = 2;
+
+/// What turns a row into tokens.
+pub struct RowTokenizer {
+    set: Arc<TrainingSet>,
+    tokenizer: Arc<TextTokenizer>,
+    settings: ModelSettings,
+    config: TrainConfig,
+}
+
+impl RowTokenizer {
+    /// Tokenises rows of `set` with the prompts of `settings` and the lengths of `config`.
+    pub fn new(
+        set: Arc<TrainingSet>,
+        tokenizer: Arc<TextTokenizer>,
+        settings: ModelSettings,
+        config: TrainConfig,
+    ) -> Self {
+        Self { set, tokenizer, settings, config }
+    }
+
+    /// One row as tokens.
+    ///
+    /// # Errors
+    /// A text that cannot be read back or tokenised.
+    pub fn tokenize(&self, sample: &Sample) -> Result<TokenizedSample, TrainError> {
+        let query = self.settings.prompted_query(&self.set.query_text(sample.query)?);
+        let passage = |index| {
+            let passage = self.set.passage(index)?;
+            let (title, text) = self.settings.prompted_passage(&passage.title, &passage.text);
+            let (format, longest) = (self.config.passage_format, self.config.passage_max_length);
+            Ok::<_, TrainError>(self.tokenizer.passage(&title, &text, format, longest)?)
+        };
+        Ok(TokenizedSample {
+            query: self.tokenizer.query(&query, self.config.query_max_length)?,
+            positive: passage(sample.positive)?,
+            hard_negatives: sample.negatives.iter().map(|n| passage(*n)).collect::<Result<_, _>>()?,
+            positive_id: sample.positive.0,
+            hard_negative_ids: sample.negatives.iter().map(|n| n.0).collect(),
+        })
+    }
+}
+
+/// The batches of a range of updates, in order.
+pub struct Loader {
+    batches: Option<Receiver<Result<Vec<TokenizedSample>, TrainError>>>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts preparing the batches of `updates` (0 is the first of the run).
+    pub fn start(rows: RowTokenizer, plan: BatchPlan, updates: Range<usize>) -> Self {
+        let (sender, batches) = sync_channel(AHEAD);
+        let worker = std::thread::spawn(move || {
+            for update in updates {
+                let batch = plan.batch(update as u64).iter().map(|sample| rows.tokenize(sample)).collect();
+                if sender.send(batch).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { batches: Some(batches), worker: Some(worker) }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Vec<TokenizedSample>, TrainError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batches.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // The worker stops at its next send once the receiver is gone.
+        self.batches = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}

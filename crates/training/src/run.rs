@@ -1,0 +1,300 @@
+//! A whole run: from a configuration to a trained model folder, with checkpoints on the way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use contaccum_data::{BatchConfig, BatchPlan, TrainingSet};
+use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer};
+
+use crate::checkpoint::{self, RunIdentity};
+use crate::loader::{Loader, RowTokenizer};
+use crate::{
+    ConfigError, MemoryPlan, MethodPoint, RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord,
+    UpdateReport, resident_memory,
+};
+
+/// The folder of a run's final model, inside its output folder.
+pub const MODEL_FOLDER: &str = "model";
+
+/// The model a run starts from.
+pub struct StartModel {
+    /// Encoder with the run's settings, before training.
+    pub encoder: Encoder,
+    /// Its tokenizer.
+    pub tokenizer: Arc<TextTokenizer>,
+}
+
+impl StartModel {
+    /// Opens the folder or hub name that the configuration gives, and lays its settings over the folder's.
+    ///
+    /// # Errors
+    /// A model that cannot be read, or lengths beyond its positions.
+    pub fn open(config: &TrainConfig) -> Result<Self, TrainError> {
+        let folder = ModelFolder::locate(&config.model)?;
+        let mut shape = folder.config()?;
+        if let Some(rate) = config.dropout {
+            (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob) = (rate, rate);
+        }
+        let settings = run_settings(config, folder.settings()?);
+        let weights = folder.weights(&Layout::new(&shape))?;
+        let start = Self {
+            encoder: Encoder::new(shape, settings, weights),
+            tokenizer: Arc::new(folder.tokenizer()?),
+        };
+        start.check_lengths(config)?;
+        Ok(start)
+    }
+
+    fn check_lengths(&self, config: &TrainConfig) -> Result<(), TrainError> {
+        let positions = self.encoder.config().max_position_embeddings;
+        let lengths = [
+            ("query_max_length", config.query_max_length),
+            ("passage_max_length", config.passage_max_length),
+        ];
+        for (key, length) in lengths {
+            if length > positions {
+                let reason = format!("{length}, but the model has {positions} positions (give at most that)");
+                return Err(ConfigError::Setting { key, reason }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self) -> Encoder {
+        let e = &self.encoder;
+        Encoder::new(e.config().clone(), e.settings().clone(), e.weights().to_vec())
+    }
+}
+
+/// The model's settings with those of the run laid over them.
+pub fn run_settings(config: &TrainConfig, recorded: ModelSettings) -> ModelSettings {
+    let cosine = config.similarity == Similarity::Cosine;
+    ModelSettings {
+        pooling: config.pooling.unwrap_or(recorded.pooling),
+        normalize: cosine || config.normalize.unwrap_or(recorded.normalize),
+        similarity: config.similarity,
+        query_prompt: config.query_prompt.clone().unwrap_or(recorded.query_prompt),
+        passage_prompt: config.passage_prompt.clone().unwrap_or(recorded.passage_prompt),
+        max_seq_length: config.query_max_length.max(config.passage_max_length),
+    }
+}
+
+/// A run with its data and model read and checked, before anything is computed or written.
+pub struct Run {
+    config: TrainConfig,
+    set: Arc<TrainingSet>,
+    start: StartModel,
+    updates: usize,
+}
+
+/// What a run is going to do.
+#[derive(Clone, Debug)]
+pub struct RunSummary {
+    /// Trainable parameters over all encoders.
+    pub parameters: usize,
+    /// Training rows.
+    pub rows: usize,
+    /// Rows that bring no hard negative.
+    pub rows_without_negatives: usize,
+    /// Updates in all.
+    pub updates: usize,
+    /// Updates of warm-up among them.
+    pub warmup_updates: usize,
+    /// Updates that one pass over the rows takes.
+    pub updates_per_epoch: usize,
+    /// Point of the space of methods.
+    pub point: MethodPoint,
+    /// Negatives of a query when the banks are full.
+    pub negatives_per_query: usize,
+    /// How texts become vectors.
+    pub settings: ModelSettings,
+    /// Bytes allocated before the first update.
+    pub memory: MemoryPlan,
+}
+
+/// What a run tells its caller while it goes.
+pub trait Observer {
+    /// After every update.
+    fn updated(&mut self, record: &UpdateRecord, updates: usize);
+
+    /// A checkpoint is complete.
+    fn saved(&mut self, checkpoint: &Path);
+
+    /// Metrics of the encoders (of queries, of passages) on development data, by name.
+    ///
+    /// # Errors
+    /// One line that ends the run.
+    fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String>;
+}
+
+/// What a finished run leaves.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The trained model: a sentence-transformers folder, or `query_encoder/` and `passage_encoder/` in it.
+    pub model: PathBuf,
+    /// The record of the last update; `None` when there was nothing left to do.
+    pub last: Option<UpdateRecord>,
+}
+
+impl Run {
+    /// Reads the model and the data of a configuration.
+    ///
+    /// # Errors
+    /// Anything missing, broken or contradictory, before any work is done.
+    pub fn open(config: TrainConfig) -> Result<Self, TrainError> {
+        config.validate()?;
+        let start = StartModel::open(&config)?;
+        let set = TrainingSet::open(&config.source()?)?;
+        Self::of(config, start, set)
+    }
+
+    /// A run of parts that are already there.
+    ///
+    /// # Errors
+    /// Fewer rows than a total batch, or a run of no updates.
+    pub fn of(config: TrainConfig, start: StartModel, set: TrainingSet) -> Result<Self, TrainError> {
+        let (rows, total) = (set.len(), config.total_batch_size());
+        if rows < total {
+            let reason =
+                format!("a total batch of {total} rows, but the data has {rows} (lower it, or add data)");
+            return Err(ConfigError::Setting { key: "local_batch_size", reason }.into());
+        }
+        let updates = config.updates(rows);
+        if updates == 0 {
+            let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
+            return Err(ConfigError::Setting { key: "epochs", reason }.into());
+        }
+        Ok(Self { config, set: Arc::new(set), start, updates })
+    }
+
+    /// What the run is going to do.
+    ///
+    /// # Errors
+    /// A configuration that contradicts itself.
+    pub fn summary(&self) -> Result<RunSummary, TrainError> {
+        let encoders = if self.config.tied { 1 } else { 2 };
+        let shape = self.start.encoder.config();
+        let data = self.set.summary();
+        Ok(RunSummary {
+            parameters: self.start.encoder.layout().parameters() * encoders,
+            rows: self.set.len(),
+            rows_without_negatives: data.rows_without_negatives,
+            updates: self.updates,
+            warmup_updates: self.config.warmup_updates(self.updates),
+            updates_per_epoch: self.config.updates_per_epoch(self.set.len()),
+            point: self.config.resolve()?,
+            negatives_per_query: self.config.negatives_per_query()?,
+            settings: self.start.encoder.settings().clone(),
+            memory: Trainer::memory_plan(&self.config, shape, contaccum_kernels::threads())?,
+        })
+    }
+
+    fn identity(&self) -> RunIdentity {
+        RunIdentity { config: self.config.clone(), rows: self.set.fingerprint(), updates: self.updates }
+    }
+
+    fn batch_plan(&self) -> Result<BatchPlan, TrainError> {
+        Ok(BatchPlan::new(
+            Arc::clone(self.set.rows()),
+            BatchConfig {
+                seed: self.config.seed,
+                total_batch: self.config.total_batch_size(),
+                hard_negatives: self.config.hard_negatives,
+                no_duplicates: self.config.no_duplicates,
+                shuffle: self.config.shuffle,
+            },
+        )?)
+    }
+
+    fn card(&self) -> ModelCard {
+        let table: toml::Table = self.config.to_toml().parse().expect("the configuration's own TOML");
+        ModelCard {
+            title: format!("Dense retriever trained with {}", self.config.method.name()),
+            base_model: Some(self.config.model.clone()),
+            passage_format: self.config.passage_format,
+            training: table.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
+        }
+    }
+
+    /// Trains to the end, or on from the newest checkpoint in the output folder with `resume`.
+    ///
+    /// # Errors
+    /// See [`TrainError`]; what was written before stays whole.
+    pub fn train(self, resume: bool, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let folder = self.config.output_dir.clone();
+        let identity = self.identity();
+        let resumed = checkpoint::find(&folder, resume)?;
+        let plan = self.batch_plan()?;
+        let card = self.card();
+        let rows = RowTokenizer::new(
+            Arc::clone(&self.set),
+            Arc::clone(&self.start.tokenizer),
+            self.start.encoder.settings().clone(),
+            self.config.clone(),
+        );
+        let passage = (!self.config.tied).then(|| self.start.duplicate());
+        let updates_per_epoch = self.config.updates_per_epoch(self.set.len()) as f64;
+        let Self { config, start: StartModel { encoder, tokenizer }, updates, .. } = self;
+        let mut trainer = Trainer::new(config.clone(), encoder, passage, updates)?;
+        if let Some(checkpoint) = &resumed {
+            checkpoint::restore(checkpoint, &identity, &mut trainer)?;
+        }
+        checkpoint::create_folder(&folder, &config)?;
+        let first = trainer.updates_done();
+        let mut recorder = RunRecorder::open(&folder, first)?;
+        let mut batches = Loader::start(rows, plan, first..updates);
+        let files = checkpoint::ModelFiles { tokenizer: &tokenizer, card: &card };
+        let mut last = None;
+        for update in first + 1..=updates {
+            let started = Instant::now();
+            let batch = batches.next().expect("the loader prepares every update")?;
+            let report = trainer.update(&batch)?;
+            let mut record = record(update, update as f64 / updates_per_epoch, &report, started);
+            let evaluate_now = config.eval_steps > 0 && update.is_multiple_of(config.eval_steps);
+            if config.eval_data.is_some() && (evaluate_now || update == updates) {
+                record.dev = observer
+                    .evaluate(trainer.query_encoder(), trainer.passage_encoder())
+                    .map_err(TrainError::Hook)?;
+            }
+            recorder.record(&record)?;
+            observer.updated(&record, updates);
+            if update == updates || config.save_steps > 0 && update.is_multiple_of(config.save_steps) {
+                recorder.sync()?;
+                let path = checkpoint::save(&folder, &identity, &trainer, &files)?;
+                observer.saved(&path);
+            }
+            last = Some(record);
+        }
+        let model = folder.join(MODEL_FOLDER);
+        checkpoint::save_model(&model, &trainer, &files)?;
+        Ok(Outcome { model, last })
+    }
+}
+
+fn record(update: usize, epoch: f64, report: &UpdateReport, started: Instant) -> UpdateRecord {
+    let seconds = started.elapsed().as_secs_f64();
+    let memory = resident_memory();
+    let norms = report.gradient_norms;
+    UpdateRecord {
+        update,
+        epoch,
+        loss: report.loss(),
+        current_rows_loss: report.current_rows_loss,
+        grad_norm: norms.global,
+        grad_norm_query: norms.query,
+        grad_norm_passage: norms.passage,
+        grad_norm_ratio: norms.passage / norms.query,
+        learning_rate: report.learning_rate,
+        negatives_per_query: report.negatives_per_query,
+        bank_samples: report.bank_samples,
+        bank_mass: report.bank_mass,
+        tokens: report.tokens as u64,
+        tokens_per_second: report.tokens as f64 / seconds,
+        seconds,
+        resident_bytes: memory.current_bytes,
+        peak_resident_bytes: memory.peak_bytes,
+        dev: BTreeMap::new(),
+    }
+}
