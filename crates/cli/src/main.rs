@@ -1,1 +1,62 @@
-fn main() {}
+//! The `contaccum` program: arguments, progress, reports. No logic of its own.
+
+mod args;
+mod demo;
+mod dev;
+mod encode;
+mod evaluate;
+mod export;
+mod failure;
+mod model;
+mod output;
+mod progress;
+mod search;
+mod texts;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::Level;
+
+use crate::args::{Cli, Command, LoggingArgs};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::bad_usage(&error),
+    };
+    start_log(&cli.logging);
+    let done = match cli.command {
+        Command::Train(args) => train::run(*args),
+        Command::Export(args) => export::run(&args),
+        Command::Encode(args) => encode::run(&args),
+        Command::Search(args) => search::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+/// Sizes the thread pool: 0 = as many threads as `RAYON_NUM_THREADS` says, or as there are cores.
+fn use_threads(threads: usize) -> anyhow::Result<()> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}
+
+fn start_log(logging: &LoggingArgs) {
+    let level = match (logging.quiet, logging.verbose) {
+        (true, _) => Level::WARN,
+        (false, true) => Level::DEBUG,
+        (false, false) => Level::INFO,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .without_time()
+        .init();
+}

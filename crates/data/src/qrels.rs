@@ -18,8 +18,8 @@ impl Qrels {
     /// optional) or TREC (`qid 0 docid rel` with white space). Every line must be of the kind of the first.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, an empty id, a pair judged twice, no judgment at all; each names
-    /// its line.
+    /// Missing, damaged or badly formed files, an empty id, a pair judged twice, no judgment at all; each
+    /// names its line.
     pub fn open(path: &Path) -> Result<Qrels> {
         let mut qrels = Qrels::default();
         read_judgments(path, |_, judgment| {

@@ -33,8 +33,8 @@ impl Queries {
     /// or a `.tsv` file of `id, text`.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, an empty or repeated id, a query without text, no query at all;
-    /// each names its line.
+    /// Missing, damaged or badly formed files, an empty or repeated id, a query without text, no query at
+    /// all; each names its line.
     pub fn open(path: &Path) -> Result<Queries> {
         let path = find(path, "queries.jsonl")?;
         let mut queries = QueriesWriter::new(&path)?;

@@ -1,9 +1,9 @@
 //! Records of texts: on disk in one unlinked temporary file, their ids and places in memory.
 //!
 //! Texts are read once as a stream and written to a spool, because a source may be compressed or one huge
-//! array. Reading back is one positioned read (about a microsecond from the page cache): no `unsafe` map, no
-//! parsing, any thread, and a corpus of 21 million passages costs about 30 bytes of memory each and not its
-//! 13 GB of text.
+//! array. Reading back is one positioned read and no parsing, from any thread, without the `unsafe` of a
+//! memory map. What stays in memory of a record is its id and about 25 bytes: two offsets of 8 and a hash
+//! slot of 5 at a load of 7/16 to 7/8.
 
 use std::fs::File;
 use std::hash::Hasher;

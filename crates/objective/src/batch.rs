@@ -5,6 +5,7 @@ use std::ops::Range;
 use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
 
 use crate::config::{NO_PASSAGE, ObjectiveConfig};
+use crate::dots::Dots;
 use crate::softmax::exclude;
 
 /// Representations of a micro-batch of `n` samples with `m` hard negatives in all, row-major.
@@ -131,23 +132,15 @@ impl<'a> Current<'a> {
     }
 
     /// Logits of `rows` (`k × dim`) against `columns`, `k × columns` into `out`.
-    pub(crate) fn logits(&self, rows: &[f32], columns: Range<usize>, out: &mut [f32]) {
-        let (k, width, dim) = (rows.len() / self.dim, columns.len(), self.dim);
+    pub(crate) fn logits(&self, rows: &[f32], columns: Range<usize>, dots: &mut Dots, out: &mut [f32]) {
         let (positives, hard) = self.split(&columns);
         let mut start = 0;
         for (source, part) in [(self.batch.positives, positives), (self.batch.hard_negatives, hard)] {
             if part.is_empty() {
                 continue;
             }
-            let passages = Mat::new(&source[part.start * dim..part.end * dim], part.len(), dim);
-            let target = MatMut::strided(&mut out[start..], k, part.len(), width);
-            matmul_on_this_thread(
-                target,
-                Mat::new(rows, k, dim),
-                passages.t(),
-                1.0 / self.temperature,
-                false,
-            );
+            let passages = &source[part.start * self.dim..part.end * self.dim];
+            dots.write(rows, passages, &mut out[start..], columns.len());
             start += part.len();
         }
     }

@@ -23,11 +23,12 @@
 
 use std::ops::Range;
 
-use contaccum_kernels::{Mat, MatMut, matmul};
+use contaccum_kernels::matmul;
 use rayon::prelude::*;
 
 use crate::bank::Bank;
 use crate::config::ObjectiveConfig;
+use crate::dots::Dots;
 use crate::softmax::{log_add, log_sum_exp};
 use crate::state::{ObjectiveError, ObjectiveState, expect_values};
 
@@ -94,7 +95,6 @@ struct Row<'a> {
 /// The sums of all rows and how their columns are cut at present.
 pub(crate) struct BlockSums {
     grid: Grid,
-    inverse_temperature: f32,
     room: Room,
     sums: Sums,
     suffix_end: usize,
@@ -159,6 +159,7 @@ fn next_tile(
 /// Sizes of the tile that passes over rows and columns share, and its buffers.
 struct Room {
     logits: Vec<f32>,
+    dots: Dots,
     widened_rows: Vec<f32>,
     widened_columns: Vec<f32>,
     rows_at_least: usize,
@@ -176,6 +177,7 @@ impl Room {
         let [logits, widened_rows, widened_columns] = Self::sizes(config);
         Self {
             logits: vec![0.0; logits],
+            dots: Dots::new(matmul, config.dim, config.temperature.recip(), logits),
             widened_rows: vec![0.0; widened_rows],
             widened_columns: vec![0.0; widened_columns],
             rows_at_least: config.tile_side(),
@@ -207,7 +209,6 @@ impl BlockSums {
             let (grid, capacity) = (Grid::new(config), config.bank_samples);
             Self {
                 grid,
-                inverse_temperature: 1.0 / config.temperature,
                 room: Room::new(config),
                 sums: Sums::new(capacity, grid.slots()),
                 suffix_end: 0,
@@ -221,9 +222,9 @@ impl BlockSums {
         if !Self::wanted(config) {
             return 0;
         }
-        let room: usize = Room::sizes(config).iter().sum();
-        let slots = config.bank_samples * Grid::new(config).slots();
-        (room + slots) * size_of::<f32>() + 3 * config.bank_samples * size_of::<f64>()
+        let room = Room::sizes(config);
+        let values = room.iter().sum::<usize>() + config.bank_samples * Grid::new(config).slots();
+        values * size_of::<f32>() + Dots::bytes(room[0]) + 3 * config.bank_samples * size_of::<f64>()
     }
 
     /// Samples of a block and of an entry; 0 where nothing is summed.
@@ -388,16 +389,13 @@ impl BlockSums {
             let positions = piece.start..piece.end.min(piece.start + tile_rows);
             rows_left.start += positions.len();
             let queries = bank.queries(positions.clone(), &mut self.room.widened_rows);
-            let queries = Mat::new(queries, positions.len(), dim);
             let mut left = columns.clone();
             while !left.is_empty() {
                 let (samples, at) = next_tile(bank, &mut left, tile_samples, order);
                 let width = at.len() * per_sample;
                 let passages = bank.columns(at.clone(), &mut self.room.widened_columns);
-                let passages = Mat::new(passages, width, dim).t();
                 let logits = &mut self.room.logits[..positions.len() * width];
-                let target = MatMut::new(logits, positions.len(), width);
-                matmul(target, queries, passages, self.inverse_temperature, false);
+                self.room.dots.write(queries, passages, logits, width);
                 let rows = self.sums.rows(positions.clone()).zip(logits.par_chunks_mut(width));
                 let rows = rows.zip(positions.clone()).with_min_len((4096 / width).max(1));
                 rows.for_each(|((row, logits), position)| {

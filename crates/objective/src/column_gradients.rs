@@ -117,7 +117,7 @@ impl AllRows<'_> {
         let width = columns.len();
         let logits = &mut worker.logits[..positions.len() * width];
         let queries = self.bank.queries(positions.clone(), &mut worker.widened);
-        self.current.logits(queries, columns.clone(), logits);
+        self.current.logits(queries, columns.clone(), &mut worker.dots, logits);
         for (row, &id) in logits.chunks_mut(width).zip(self.bank.row_ids(positions)) {
             self.current.exclude(row, columns.clone(), id);
         }
@@ -139,7 +139,7 @@ impl AllRows<'_> {
         let (rows, width) = (samples.len(), columns.len());
         let logits = &mut worker.logits[..rows * width];
         let queries = self.current.queries(samples.clone());
-        self.current.logits(queries, columns.clone(), logits);
+        self.current.logits(queries, columns.clone(), &mut worker.dots, logits);
         for (row, sample) in logits.chunks_mut(width).zip(samples) {
             self.current.exclude_for_current(row, columns.clone(), sample);
             probabilities_in_place(row, self.lse[sample]);

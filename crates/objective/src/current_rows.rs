@@ -81,13 +81,13 @@ fn see_current_columns(
     columns: Range<usize>,
 ) {
     let dim = config.dim;
-    let Worker { logits, sums, online, excluded, .. } = worker;
+    let Worker { logits, dots, sums, online, excluded, .. } = worker;
     let (online, sums) = (&mut online[..samples.len()], &mut sums[..samples.len() * dim]);
     let length = (config.tile_logits / samples.len()).min(config.tile_samples(dim)).max(1);
     for columns in tiles(columns, length) {
         let width = columns.len();
         let logits = &mut logits[..samples.len() * width];
-        current.logits(current.queries(samples.clone()), columns.clone(), logits);
+        current.logits(current.queries(samples.clone()), columns.clone(), dots, logits);
         for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
             *excluded += u64::from(current.exclude_for_current(row, columns.clone(), sample));
         }
@@ -105,7 +105,7 @@ fn see_bank_columns(
     mut positions: Range<usize>,
 ) {
     let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
-    let Worker { logits, sums, widened, online, excluded, .. } = worker;
+    let Worker { logits, dots, sums, widened, online, excluded, .. } = worker;
     let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
     let length = (config.tile_logits / (rows * per_sample)).min(config.tile_samples(dim * per_sample)).max(1);
     while !positions.is_empty() {
@@ -114,16 +114,13 @@ fn see_bank_columns(
         positions.start = at.end;
         let width = at.len() * per_sample;
         let logits = &mut logits[..rows * width];
-        let queries = Mat::new(current.queries(samples.clone()), rows, dim);
-        let passages = Mat::new(bank.columns(at.clone(), widened), width, dim);
-        let inverse_temperature = 1.0 / config.temperature;
-        let target = MatMut::new(logits, rows, width);
-        matmul_on_this_thread(target, queries, passages.t(), inverse_temperature, false);
+        let passages = bank.columns(at.clone(), widened);
+        dots.write(current.queries(samples.clone()), passages, logits, width);
         for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
             *excluded += u64::from(bank.exclude(row, at.clone(), current.positive_id(sample)));
         }
         absorb(logits, width, online, sums, dim, class);
-        let weights = Mat::new(logits, rows, width);
+        let (weights, passages) = (Mat::new(logits, rows, width), Mat::new(passages, width, dim));
         matmul_on_this_thread(MatMut::new(sums, rows, dim), weights, passages, 1.0, true);
     }
 }

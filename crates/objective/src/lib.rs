@@ -25,6 +25,7 @@ mod block_sums;
 mod column_gradients;
 mod config;
 mod current_rows;
+mod dots;
 mod objective;
 mod softmax;
 mod state;

@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use contaccum_kernels::matmul_on_this_thread;
+
 use crate::bank::AGES;
 use crate::config::ObjectiveConfig;
+use crate::dots::Dots;
 use crate::softmax::{NO_COLUMN, exp_in_place, max};
 
 /// Sums of exponentials of a row, by age class of the bank and, last, over current columns.
@@ -26,6 +29,7 @@ impl Online {
 pub(crate) struct Worker {
     /// A tile of logits.
     pub(crate) logits: Vec<f32>,
+    pub(crate) dots: Dots,
     /// Weighted sums of representations for a tile's side of rows (or columns), `side × dim`.
     pub(crate) sums: Vec<f32>,
     /// Bank representations of the tile, where they are not stored as `f32`.
@@ -44,6 +48,12 @@ impl Worker {
     pub(crate) fn new(config: &ObjectiveConfig) -> Self {
         Self {
             logits: vec![0.0; config.tile_room()],
+            dots: Dots::new(
+                matmul_on_this_thread,
+                config.dim,
+                config.temperature.recip(),
+                config.tile_room(),
+            ),
             sums: vec![0.0; config.tile_lines() * config.dim],
             widened: vec![0.0; config.widened_room()],
             online: vec![Online::EMPTY; config.tile_lines()],
@@ -56,6 +66,7 @@ impl Worker {
     /// Bytes of one worker and what [`Worker::new`] allocates.
     pub(crate) fn bytes(config: &ObjectiveConfig) -> usize {
         size_of::<Self>()
+            + Dots::bytes(config.tile_room())
             + (config.tile_room() + config.tile_lines() * config.dim + config.widened_room())
                 * size_of::<f32>()
             + config.tile_lines() * size_of::<Online>()

@@ -196,6 +196,35 @@ fn a_batch_of_hundreds_in_small_tiles_agrees_with_the_plain_objective() {
 }
 
 #[test]
+fn gradients_with_logits_around_a_hundred_stay_within_the_tolerance_asked() {
+    let mut numbers = Numbers(13);
+    let mut worst = [0.0f64; 4];
+    for _ in 0..20 {
+        let config =
+            ObjectiveConfig { mask_false_negatives: false, temperature: 1.0, ..contaccum(768, 32, 4, 2) };
+        let mut objective = Objective::new(config.clone()).unwrap();
+        let mut plain = Plain::new(config);
+        for _ in 0..9 {
+            let samples = numbers.samples(4, 768, 1.0, 2, 1000);
+            objective.enqueue(OwnedBatch::new(&samples).view());
+            plain.enqueue(&samples);
+        }
+        let samples = numbers.samples(4, 768, 1.0, 2, 1000);
+        let found = step(&mut objective, &OwnedBatch::new(&samples), 1.0);
+        let expected = plain.step(&samples, 1.0);
+        let errors = [
+            (found.report.loss / expected.report.loss - 1.0).abs(),
+            relative_distance(&found.queries, &expected.queries),
+            relative_distance(&found.positives, &expected.positives),
+            relative_distance(&found.hard_negatives, &expected.hard_negatives),
+        ];
+        worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
+    }
+    println!("large logits: loss, queries, positives, hard negatives off by at most {worst:?}");
+    assert!(worst[0] < 1e-6 && worst[1..].iter().all(|&error| error < 1e-5), "{worst:?}");
+}
+
+#[test]
 fn a_row_whose_columns_are_all_masked_has_no_loss_and_no_gradient() {
     let config = contaccum(6, 4, 3, 2);
     let mut samples = Numbers(1).samples(3, 6, 1.0, 2, 1);
@@ -238,7 +267,7 @@ fn nearly_solved_rows_keep_the_precision_of_their_gradient() {
 fn a_nan_representation_gives_a_nan_loss() {
     for place in 0..3 {
         let mut objective = Objective::new(contaccum(4, 8, 3, 2)).unwrap();
-        let samples = loop_until_hard(4);
+        let samples = three_samples(4);
         let mut batch = OwnedBatch::new(&samples);
         [&mut batch.queries, &mut batch.positives, &mut batch.hard_negatives][place][1] = f32::NAN;
         assert!(step(&mut objective, &batch, 1.0).report.loss.is_nan());
@@ -248,7 +277,7 @@ fn a_nan_representation_gives_a_nan_loss() {
 }
 
 /// Three samples with at least one hard negative among them, all passages different.
-fn loop_until_hard(dim: usize) -> Vec<Sample> {
+fn three_samples(dim: usize) -> Vec<Sample> {
     let mut numbers = Numbers(2);
     let mut samples = numbers.samples(3, dim, 1.0, 0, 1);
     for (id, sample) in samples.iter_mut().enumerate() {

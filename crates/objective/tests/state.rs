@@ -114,7 +114,7 @@ fn a_damaged_state_is_refused_by_name_and_leaves_empty_banks() {
     let batch = OwnedBatch::new(&numbers.samples(6, 16, 0.5, 2, 60));
     let empty = step(&mut Objective::new(config(BankDtype::F32)).unwrap(), &batch, 1.0);
     let whole = objective.state();
-    let mut states = vec![whole.clone(), whole.clone(), whole];
+    let mut states = [whole.clone(), whole.clone(), whole];
     states[0].columns.pop();
     states[1].total_sums.pop();
     states[2].cuts.clear();

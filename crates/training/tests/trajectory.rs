@@ -236,6 +236,13 @@ fn follow(setup: &Setup, name: &str, run: &Run, cached_as: Method) {
         let tensor = encoder.layout().tensors().iter().find(|t| t.name == tensor).expect("a tensor of BERT");
         let pairs = encoder.weights()[tensor.range.clone()].iter().zip(&setup.weights[tensor.range.clone()]);
         let moved: f64 = pairs.map(|(now, before)| (*now as f64 - *before as f64).abs()).sum();
+        let most = tensor.range.len() as f64 * run.log.iter().map(|u| u.lr).sum::<f64>();
+        if expected.delta_abs_sum < 1e-6 * most {
+            // The gradient is zero in exact arithmetic (with dot products and current rows alone, that of the last
+            // LayerNorm's bias over passages is Σ q (Σ softmax − 1)): AdamW scales what rounding leaves of it.
+            assert!(moved < 0.1 * most, "{name} {probe}: moved by {moved} on a gradient of zero");
+            continue;
+        }
         let error = relative(moved, expected.delta_abs_sum);
         assert!(
             error <= 1e-3,

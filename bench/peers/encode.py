@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""sentence-transformers' time and memory for encoding passages: workload W4.
+
+    encode.py MODEL --corpus DATA/squad/corpus.jsonl
+
+Passages go in as [title, text] pairs; `encode` sorts them by length itself. Reading and loading are not timed.
+"""
+import argparse, time
+import sentence_transformers, torch
+from common import read_texts, report
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("model")
+    ap.add_argument("--corpus", required=True, help="BEIR corpus.jsonl")
+    ap.add_argument("--passages", type=int, default=4000, help="the first so many (default %(default)s)")
+    ap.add_argument("--batch-size", type=int, default=32, help="default %(default)s, as in sentence-transformers")
+    ap.add_argument("--threads", type=int, default=2)
+    args = ap.parse_args()
+
+    torch.set_num_threads(args.threads)
+    model = sentence_transformers.SentenceTransformer(args.model, device="cpu")
+    _, texts = read_texts(args.corpus, args.passages)
+    encode = lambda part: model.encode(part, batch_size=args.batch_size, show_progress_bar=False)
+    encode(texts[:args.batch_size])
+    start = time.perf_counter()
+    vectors = encode(texts)
+    seconds = time.perf_counter() - start
+    report(peer=f"sentence-transformers {sentence_transformers.__version__}", threads=args.threads,
+           passages=len(vectors), seconds=seconds, passages_per_second=len(vectors) / seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+//! `contaccum demo`.
+
+use clap::Args;
+
+use super::OutputArgs;
+
+/// See the methods at work: no files, no network, under two minutes
+///
+/// Makes a synthetic corpus of facts and questions, trains a small random encoder on it with grad-accum, grad-cache,
+/// contaccum and the full batch, for the same number of updates, and compares them on questions not trained on.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Seed of the corpus, the encoder and the training
+    #[arg(long, default_value_t = 42, value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
+    pub seed: u64,
+    /// Worker threads; 0 = all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}

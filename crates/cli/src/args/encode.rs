@@ -1,0 +1,98 @@
+//! `contaccum encode`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use contaccum_encoder::PassageFormat;
+use contaccum_retrieval::BatchLimits;
+
+const AFTER_HELP: &str = "\
+Examples:
+  contaccum encode --model models/squad --corpus data/squad --output index
+  contaccum encode --model models/squad --queries data/squad --split test --output questions
+  python -c 'import numpy as np; print(np.load(\"index/embeddings-00000.npy\", mmap_mode=\"r\").shape)'";
+
+/// Turn a corpus, or queries, into vectors on disk
+///
+/// The output is a folder of .npy shards with the ids beside them. An interrupted encoding goes on where it stopped
+/// when the same command is typed again.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct EncodeArgs {
+    /// Folder of a model, or its name on the hub
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub model: String,
+    #[command(flatten)]
+    pub input: EncodeInput,
+    /// Folder to write
+    #[arg(long, short, value_name = "FOLDER")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub split: SplitArgs,
+    #[command(flatten)]
+    pub texts: TextArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// Vectors per shard: what is lost at most when interrupted, and what is in memory
+    #[arg(long, value_name = "ROWS", default_value_t = 16_384)]
+    pub shard_rows: usize,
+    /// Worker threads; 0 = all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// What is encoded: one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct EncodeInput {
+    /// Passages: a BEIR folder, or its corpus.jsonl, plain, .gz or .zst
+    #[arg(long, value_name = "PATH")]
+    pub corpus: Option<PathBuf>,
+    /// Queries: a BEIR folder, or its queries.jsonl, plain, .gz or .zst
+    #[arg(long, value_name = "PATH")]
+    pub queries: Option<PathBuf>,
+}
+
+/// Which queries of a BEIR folder.
+#[derive(Debug, Args)]
+pub struct SplitArgs {
+    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
+    #[arg(long, requires = "queries")]
+    pub split: Option<String>,
+}
+
+/// How a text becomes tokens, where the model folder does not say or is to be overruled.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Texts")]
+pub struct TextArgs {
+    /// Longest query or passage in tokens [default: what the model records]
+    #[arg(long, value_name = "TOKENS", visible_aliases = ["query-max-length", "passage-max-length"])]
+    pub max_length: Option<usize>,
+    /// Title and text as a segment pair, or joined in one segment
+    #[arg(long, default_value = "pair", value_parser = passage_format())]
+    pub passage_format: PassageFormat,
+}
+
+/// Bounds of what is encoded at once.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Batch")]
+pub struct BatchArgs {
+    /// Most sequences encoded at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch_size: usize,
+    /// Most tokens encoded at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    pub max_tokens: usize,
+}
+
+fn passage_format() -> impl TypedValueParser<Value = PassageFormat> {
+    PossibleValuesParser::new(["pair", "joined"])
+        .map(|name| if name == "pair" { PassageFormat::Pair } else { PassageFormat::Joined })
+}
+
+impl From<BatchArgs> for BatchLimits {
+    fn from(args: BatchArgs) -> Self {
+        Self { max_tokens: args.max_tokens, max_sequences: args.batch_size }
+    }
+}

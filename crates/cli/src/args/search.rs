@@ -1,0 +1,69 @@
+//! `contaccum search`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::OutputArgs;
+use super::encode::BatchArgs;
+
+const AFTER_HELP: &str = "\
+Examples:
+  contaccum search --model models/squad --index index --queries data/squad --split test --output run.trec
+  contaccum search --model models/squad --index index --query \"Who painted it?\" --corpus data/squad --top-k 5";
+
+/// Find the passages nearest to queries, exactly
+///
+/// Many queries go into a TREC run file (--output). A single --query is answered on stdout.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct SearchArgs {
+    /// Folder that `contaccum encode --corpus` wrote
+    #[arg(long, value_name = "FOLDER")]
+    pub index: PathBuf,
+    #[command(flatten)]
+    pub input: SearchInput,
+    /// Folder of the model that encodes the queries, or its name on the hub
+    #[arg(long, value_name = "NAME|FOLDER", required_unless_present = "query_embeddings")]
+    pub model: Option<String>,
+    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
+    #[arg(long, requires = "queries")]
+    pub split: Option<String>,
+    /// Passages per query
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 100)]
+    pub top_k: usize,
+    /// TREC run file to write: qid Q0 docid rank score tag
+    #[arg(long, short, value_name = "FILE", required_unless_present = "query", conflicts_with = "query")]
+    pub output: Option<PathBuf>,
+    /// Last field of the run file
+    #[arg(long, default_value = "contaccum")]
+    pub tag: String,
+    /// Corpus to show the passages found from, with --query
+    #[arg(long, value_name = "PATH", requires = "query")]
+    pub corpus: Option<PathBuf>,
+    /// Longest query in tokens [default: what the model records]
+    #[arg(long, value_name = "TOKENS", visible_alias = "query-max-length")]
+    pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// Worker threads; 0 = all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    #[command(flatten)]
+    pub format: OutputArgs,
+}
+
+/// What is searched for: one of the three.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct SearchInput {
+    /// Queries: a BEIR folder, or its queries.jsonl, plain, .gz or .zst
+    #[arg(long, value_name = "PATH")]
+    pub queries: Option<PathBuf>,
+    /// Folder that `contaccum encode --queries` wrote
+    #[arg(long, value_name = "FOLDER")]
+    pub query_embeddings: Option<PathBuf>,
+    /// One query, as text
+    #[arg(long, value_name = "TEXT")]
+    pub query: Option<String>,
+}

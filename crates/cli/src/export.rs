@@ -1,0 +1,12 @@
+//! `contaccum export`.
+
+use contaccum_training::export_checkpoint;
+
+use crate::args::ExportArgs;
+
+/// Writes the model of a checkpoint as a sentence-transformers folder.
+pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    export_checkpoint(&args.checkpoint, &args.output)?;
+    println!("{}", args.output.display());
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! How a failure is told: one line on stderr, and an exit code.
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use contaccum_training::{ConfigError, TrainError};
+
+const FAILED: u8 = 1;
+const BAD_USAGE: u8 = 2;
+
+/// Arguments or settings that make no sense, found after parsing.
+#[derive(Debug)]
+pub struct BadUsage(pub String);
+
+impl std::fmt::Display for BadUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadUsage {}
+
+/// Tells what went wrong; bad usage exits with 2, anything else with 1.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", one_line(&error.to_string()));
+    let config = error.downcast_ref::<ConfigError>().or(match error.downcast_ref::<TrainError>() {
+        Some(TrainError::Config(config)) => Some(config),
+        _ => None,
+    });
+    let bad_setting = matches!(config, Some(ConfigError::Toml { .. } | ConfigError::Setting { .. }));
+    ExitCode::from(if bad_setting || error.is::<BadUsage>() { BAD_USAGE } else { FAILED })
+}
+
+/// Tells what clap found, help on stdout and errors as one line on stderr.
+pub fn bad_usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A closed pipe is no failure of ours.
+            let _ = error.print();
+            ExitCode::from(error.exit_code() as u8)
+        }
+        _ => {
+            let text = error.to_string();
+            let what = text.split("\nUsage:").next().unwrap_or(&text);
+            let what = what.split("\nFor more information").next().unwrap_or(what);
+            let what = what.trim_start_matches("error: ").trim();
+            eprintln!("error: {} (see --help)", one_line(what).replace(" tip: ", "; "));
+            ExitCode::from(BAD_USAGE)
+        }
+    }
+}
+
+/// Whatever a library said, in one line.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

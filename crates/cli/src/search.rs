@@ -1,0 +1,133 @@
+//! `contaccum search`.
+
+use std::path::Path;
+
+use contaccum_data::{Corpus, Passage};
+use contaccum_retrieval::{EmbeddingStore, Run, encode_in_memory, search_store};
+use serde::Serialize;
+
+use crate::args::SearchArgs;
+use crate::model::{Role, TextEncoder};
+use crate::output;
+use crate::progress::Progress;
+use crate::texts::ChosenQueries;
+
+/// Searches for many queries into a run file, or for one onto stdout.
+pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
+    crate::use_threads(args.threads)?;
+    let index = EmbeddingStore::open(&args.index)?;
+    let queries = QueryVectors::of(args)?;
+    let passages = index.ids()?;
+    let found = {
+        let _progress = Progress::waiting("Searching", format!("{} passages", passages.len()));
+        search_store(&queries.vectors, queries.dim, &index, args.top_k)?
+    };
+    let run = Run::from_hits(&queries.ids, &passages, &found)?;
+    match &args.output {
+        Some(path) => {
+            run.write(path, &args.tag)?;
+            println!(
+                "{}\t{} queries, top {} of {} passages",
+                path.display(),
+                run.len(),
+                args.top_k,
+                passages.len()
+            );
+            Ok(())
+        }
+        None => show(args, &run),
+    }
+}
+
+/// The queries to search for, as vectors `[ids.len(), dim]`.
+struct QueryVectors {
+    ids: Vec<String>,
+    dim: usize,
+    vectors: Vec<f32>,
+}
+
+impl QueryVectors {
+    fn of(args: &SearchArgs) -> anyhow::Result<Self> {
+        match (&args.input.query_embeddings, &args.input.queries, &args.input.query) {
+            (Some(folder), _, _) => Self::stored(folder),
+            (None, Some(path), _) => {
+                let texts = ChosenQueries::open(path, args.split.as_deref())?;
+                let read = texts.chosen.iter().map(|&query| Ok(texts.queries.text(query)?));
+                Self::encoded(args, texts.ids(), &read.collect::<anyhow::Result<Vec<_>>>()?)
+            }
+            (None, None, Some(text)) => {
+                Self::encoded(args, vec!["query".to_owned()], std::slice::from_ref(text))
+            }
+            (None, None, None) => unreachable!("clap asks for one of them"),
+        }
+    }
+
+    fn stored(folder: &Path) -> anyhow::Result<Self> {
+        let store = EmbeddingStore::open(folder)?;
+        let (mut vectors, mut shard_vectors) = (Vec::new(), Vec::new());
+        for shard in 0..store.shards() {
+            store.read_shard(shard, &mut shard_vectors)?;
+            vectors.extend_from_slice(&shard_vectors);
+        }
+        Ok(Self { ids: store.ids()?, dim: store.description().dim, vectors })
+    }
+
+    fn encoded(args: &SearchArgs, ids: Vec<String>, texts: &[String]) -> anyhow::Result<Self> {
+        let name = args.model.as_deref().expect("clap asks for a model beside texts");
+        let model = TextEncoder::load(name, Role::Query, args.max_length)?;
+        let tokens = texts.iter().map(|text| model.query(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let progress = Progress::new("Encoding", texts.len(), "queries");
+        let mut embed = model.embed(args.batch.into());
+        let mut done = 0;
+        let dim = model.encoder.dim();
+        let vectors = encode_in_memory(&tokens, dim, args.batch.into(), |batch, out| {
+            embed(batch, out);
+            done += batch.sequences();
+            progress.set(done);
+        })?;
+        Ok(Self { ids, dim, vectors })
+    }
+}
+
+/// One passage found for a single query.
+#[derive(Serialize)]
+struct Shown {
+    rank: usize,
+    score: f32,
+    id: String,
+    #[serde(flatten)]
+    passage: Option<ShownPassage>,
+}
+
+#[derive(Serialize)]
+struct ShownPassage {
+    title: String,
+    text: String,
+}
+
+fn show(args: &SearchArgs, run: &Run) -> anyhow::Result<()> {
+    let corpus = args.corpus.as_deref().map(Corpus::open).transpose()?;
+    let documents = run.iter().flat_map(|(_, documents)| documents);
+    let mut shown = Vec::new();
+    for (rank, document) in (1..).zip(documents) {
+        let passage = corpus.as_ref().map(|corpus| passage_of(corpus, &document.id)).transpose()?;
+        let passage = passage.map(|Passage { title, text }| ShownPassage { title, text });
+        shown.push(Shown { rank, score: document.score, id: document.id.clone(), passage });
+    }
+    let rows: Vec<[String; 4]> = shown
+        .iter()
+        .map(|hit| {
+            let text = hit.passage.as_ref().map_or(String::new(), |p| format!("{} | {}", p.title, p.text));
+            [hit.rank.to_string(), format!("{:.4}", hit.score), hit.id.clone(), text]
+        })
+        .collect();
+    output::write(args.format, ["rank", "score", "id", "passage"], &rows, &shown)
+}
+
+fn passage_of(corpus: &Corpus, id: &str) -> anyhow::Result<Passage> {
+    let index = corpus.index_of(id).ok_or_else(|| {
+        let path = corpus.path().display();
+        anyhow::anyhow!("passage {id:?} is not in {path} (give the corpus that was encoded)")
+    })?;
+    Ok(corpus.get(index)?)
+}

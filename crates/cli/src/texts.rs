@@ -1,0 +1,38 @@
+//! The queries of a command: all of a file, or those of a split.
+
+use std::path::Path;
+
+use contaccum_data::{Qrels, Queries, QueryIndex};
+
+use crate::failure::BadUsage;
+
+/// Queries and which of them are meant, in file order.
+pub struct ChosenQueries {
+    pub queries: Queries,
+    pub chosen: Vec<QueryIndex>,
+}
+
+impl ChosenQueries {
+    /// Opens the queries at `path`; with a split, only those judged in it, `path` being a BEIR folder.
+    pub fn open(path: &Path, split: Option<&str>) -> anyhow::Result<Self> {
+        let queries = Queries::open(path)?;
+        let all = (0..queries.len() as u32).map(QueryIndex);
+        let chosen = match split {
+            None => all.collect(),
+            Some(_) if !path.is_dir() => {
+                let what = format!("--split needs a BEIR folder: {} is a file (drop it)", path.display());
+                return Err(BadUsage(what).into());
+            }
+            Some(split) => {
+                let qrels = Qrels::open_split(path, split)?;
+                all.filter(|&query| !qrels.judgments(queries.id(query)).is_empty()).collect()
+            }
+        };
+        Ok(Self { queries, chosen })
+    }
+
+    /// The ids of the chosen queries.
+    pub fn ids(&self) -> Vec<String> {
+        self.chosen.iter().map(|&query| self.queries.id(query).to_owned()).collect()
+    }
+}

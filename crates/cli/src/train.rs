@@ -1,0 +1,229 @@
+//! `contaccum train`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use contaccum_encoder::{Encoder, ModelFolder};
+use contaccum_training::{
+    MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, TrainConfig, UpdateRecord,
+};
+use indicatif::{HumanBytes, HumanCount};
+
+use crate::args::TrainArgs;
+use crate::dev::DevSet;
+use crate::failure::BadUsage;
+use crate::model::word;
+use crate::output;
+use crate::progress::Progress;
+
+/// Trains, resumes, or says what would be trained.
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    let config = configuration(&args)?;
+    crate::use_threads(config.threads)?;
+    let run = Run::open(config.clone())?;
+    let summary = run.summary()?;
+    let plan = plan(&config, &summary);
+    if args.dry_run {
+        let by_name: BTreeMap<&str, &str> =
+            plan.iter().map(|[name, value]| (name.as_str(), value.as_str())).collect();
+        return output::write(args.format, ["setting", "value"], &plan, &by_name);
+    }
+    for [name, value] in &plan {
+        tracing::info!("{name}: {value}");
+    }
+    let dev = dev_set(&config, &summary)?;
+    let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
+    let outcome = run.train(args.resume, &mut reporter)?;
+    drop(reporter);
+    conclude(&config, &outcome);
+    Ok(())
+}
+
+/// The settings of the run: flags over the recipe, or over what the resumed run stored.
+fn configuration(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
+    let flags = args.settings.given();
+    if !args.resume {
+        return Ok(TrainConfig::load(args.recipe.as_deref(), flags)?);
+    }
+    let Some(folder) = flags.get("output_dir").and_then(toml::Value::as_str) else {
+        return Err(
+            BadUsage("--resume needs --output-dir, the folder of the run to go on with".into()).into()
+        );
+    };
+    let stored = Path::new(folder).join(contaccum_training::CONFIG_FILE);
+    Ok(TrainConfig::load(Some(&stored), flags)?)
+}
+
+/// What a run is going to do, in words: nothing that decides a vector or the loss is left unsaid.
+fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
+    let settings = &summary.settings;
+    let encoders = if config.tied { "one, for queries and passages" } else { "two, from the same weights" };
+    let lengths =
+        format!("queries {}, passages {} tokens", config.query_max_length, config.passage_max_length);
+    let named = |name: &str, value: String| [name.to_owned(), value];
+    vec![
+        named("model", config.model.clone()),
+        named("encoders", encoders.to_owned()),
+        named("parameters", count(summary.parameters)),
+        named("pooling", word(&settings.pooling)),
+        named(
+            "similarity",
+            format!("{}, vectors normalised: {}", word(&settings.similarity), settings.normalize),
+        ),
+        named(
+            "prompts",
+            format!("queries {:?}, passages {:?}", settings.query_prompt, settings.passage_prompt),
+        ),
+        named("truncation", lengths),
+        named("passage format", word(&config.passage_format)),
+        named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
+        named("banks", banks(&summary.point)),
+        named("negatives per query", format!("{}, banks full", count(summary.negatives_per_query))),
+        named("temperature", config.temperature.to_string()),
+        named("rows", rows(config, summary)),
+        named("updates", updates(summary)),
+        named("learning rate", format!("{}, {}", config.learning_rate, word(&config.scheduler))),
+        named("memory", memory(&summary.memory)),
+    ]
+}
+
+fn batches(point: &MethodPoint) -> String {
+    let MethodPoint { micro_steps, micro_batch_size, chunk_size, .. } = point;
+    let chunks = if point.chunked { format!(" in chunks of {chunk_size}") } else { String::new() };
+    let rows = match point.rows {
+        Rows::All => "all",
+        Rows::Current => "current",
+    };
+    format!("{micro_steps} x {micro_batch_size} rows{chunks}, rows of the loss: {rows}")
+}
+
+fn banks(point: &MethodPoint) -> String {
+    let kinds = [
+        (point.bank_queries, "queries"),
+        (point.bank_passages, "passages"),
+        (point.bank_hard_negatives, "hard negatives"),
+    ];
+    let on: Vec<&str> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, kind)| kind).collect();
+    if on.is_empty() {
+        return "none".to_owned();
+    }
+    let kept = if point.keep_past { "kept across updates" } else { "cleared at each update" };
+    format!("{} of {} samples, {kept}", on.join(", "), count(point.bank_samples))
+}
+
+fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
+    let all = count(summary.rows);
+    match (config.hard_negatives, summary.rows_without_negatives) {
+        (0, _) => format!("{all}, no hard negatives used"),
+        (wanted, 0) => format!("{all}, up to {wanted} hard negatives each"),
+        (wanted, without) => {
+            format!("{all}, up to {wanted} hard negatives each, none for {}", count(without))
+        }
+    }
+}
+
+fn updates(summary: &RunSummary) -> String {
+    let (all, warmup, epoch) = (summary.updates, summary.warmup_updates, summary.updates_per_epoch);
+    format!("{}, {} of them warm-up, {} an epoch", count(all), count(warmup), count(epoch))
+}
+
+fn memory(plan: &MemoryPlan) -> String {
+    let parts = [
+        (plan.parameters_bytes, "parameters and optimizer"),
+        (plan.activations_bytes, "activations"),
+        (plan.workspace_bytes, "workspace"),
+        (plan.representations_bytes, "representations"),
+        (plan.objective_bytes, "banks and loss"),
+    ];
+    let parts = parts.map(|(bytes, what)| format!("{} {what}", HumanBytes(bytes as u64)));
+    format!("{} planned: {}", HumanBytes(plan.total_bytes() as u64), parts.join(", "))
+}
+
+fn count(number: usize) -> String {
+    HumanCount(number as u64).to_string()
+}
+
+/// Shows the run on stderr while it goes, and measures it where asked.
+pub struct Reporter {
+    progress: Progress,
+    started: bool,
+    logging_steps: usize,
+    dev: Option<DevSet>,
+}
+
+impl Reporter {
+    /// Reports under the heading `verb`, and measures on `dev` when the run asks.
+    pub fn new(verb: &str, updates: usize, logging_steps: usize, dev: Option<DevSet>) -> Self {
+        Self { progress: Progress::new(verb, updates, "updates"), started: false, logging_steps, dev }
+    }
+}
+
+fn dev_set(config: &TrainConfig, summary: &RunSummary) -> anyhow::Result<Option<DevSet>> {
+    let Some(folder) = &config.eval_data else { return Ok(None) };
+    let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
+    let (split, most) = (&config.eval_split, config.max_eval_queries);
+    Ok(Some(DevSet::open(folder, split, most, config, &summary.settings, &tokenizer)?))
+}
+
+impl Observer for Reporter {
+    fn updated(&mut self, record: &UpdateRecord, updates: usize) {
+        if !std::mem::replace(&mut self.started, true) {
+            // Updates of before a resumption must not enter the rate.
+            self.progress.start_at(record.update - 1);
+        }
+        self.progress.set(record.update);
+        self.progress.say(format_args!("loss {:.4}{}", record.loss, resident(record)));
+        if record.update.is_multiple_of(self.logging_steps)
+            || record.update == updates
+            || !record.dev.is_empty()
+        {
+            self.progress.pause(|| tracing::info!("{}", log_line(record, updates)));
+        }
+    }
+
+    fn saved(&mut self, checkpoint: &Path) {
+        self.progress.pause(|| tracing::info!("saved {}", checkpoint.display()));
+    }
+
+    fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String> {
+        self.progress.say("evaluating");
+        match &self.dev {
+            Some(dev) => dev.measure(query, passage).map_err(|error| error.to_string()),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+}
+
+fn resident(record: &UpdateRecord) -> String {
+    record.resident_bytes.map_or(String::new(), |bytes| format!(", {}", HumanBytes(bytes)))
+}
+
+fn log_line(record: &UpdateRecord, updates: usize) -> String {
+    let mut line = format!(
+        "update {}/{updates}: loss {:.4}, current rows {:.4}, gradient norm {:.3} (passage/query {:.2}), \
+         {:.0} negatives, {:.0} tokens/s{}",
+        record.update,
+        record.loss,
+        record.current_rows_loss,
+        record.grad_norm,
+        record.grad_norm_ratio,
+        record.negatives_per_query,
+        record.tokens_per_second,
+        resident(record),
+    );
+    for (measure, value) in &record.dev {
+        line += &format!(", {measure} {value:.4}");
+    }
+    line
+}
+
+/// Says where the model is and what to type next.
+fn conclude(config: &TrainConfig, outcome: &Outcome) {
+    let model = outcome.model.display();
+    println!("{model}");
+    let data = if config.train.is_dir() { config.train.as_path() } else { Path::new("CORPUS") };
+    let (data, index) = (data.display(), config.output_dir.join("index"));
+    let index = index.display();
+    tracing::info!("next: contaccum encode --model {model} --corpus {data} --output {index}");
+    tracing::info!("then: contaccum search --model {model} --index {index} --query \"...\" --corpus {data}");
+}
