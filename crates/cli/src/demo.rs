@@ -1,12 +1,14 @@
 //! `contaccum demo`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use contaccum_data::TrainingSet;
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
-use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, Pooling, TextTokenizer, random_weights};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelFolder, ModelSettings, Pooling, TextTokenizer, random_weights,
+};
 use contaccum_training::{Method, Outcome, Run, StartModel, TrainConfig, run_settings};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -19,8 +21,15 @@ use crate::train::Reporter;
 /// The methods compared, in the order of the table.
 const METHODS: [Method; 4] = [Method::GradAccum, Method::GradCache, Method::Contaccum, Method::FullBatch];
 
-/// Updates of every method.
-const UPDATES: usize = 150;
+/// Updates of the start that all methods share. Banks need it: a random encoder changes so fast that vectors of a
+/// few updates ago say nothing about it.
+const START_UPDATES: usize = 80;
+
+/// Updates of each method.
+const UPDATES: usize = 100;
+
+/// Samples in contaccum's banks: the size of a total batch.
+const BANK_SAMPLES: usize = 64;
 
 /// One line of the table.
 #[derive(Serialize)]
@@ -47,10 +56,22 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         args.seed,
     );
     let tokenizer = Arc::new(TextTokenizer::from_vocabulary(set.vocabulary)?);
-    let lines = METHODS
-        .into_iter()
-        .map(|method| train(&recipe(folder.path(), method, args.seed), &tokenizer))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let data = folder.path();
+    let shape = shape(tokenizer.vocabulary_size());
+    let random = random_weights(&shape, &Layout::new(&shape), args.seed);
+    let start = TrainConfig {
+        learning_rate: 1e-3,
+        max_steps: Some(START_UPDATES),
+        output_dir: data.join("start"),
+        ..recipe(data, Method::GradAccum, args.seed)
+    };
+    let (first, model) = train("common start", &start, &shape, random, &tokenizer)?;
+    let weights = ModelFolder::locate(&model.to_string_lossy())?.weights(&Layout::new(&shape))?;
+    let mut lines = vec![first];
+    for method in METHODS {
+        let recipe = recipe(data, method, args.seed);
+        lines.push(train(method.name(), &recipe, &shape, weights.clone(), &tokenizer)?.0);
+    }
     let rows: Vec<[String; 6]> = lines.iter().map(Line::cells).collect();
     let headers = ["method", "nDCG@10", "Success@20", "negatives", "seconds", "memory"];
     output::write(args.format, headers, &rows, &lines)
@@ -66,8 +87,8 @@ fn recipe(folder: &Path, method: Method, seed: u64) -> TrainConfig {
         local_batch_size: 8,
         gradient_accumulation_steps: 8,
         method,
-        memory_bank_size: (method == Method::Contaccum).then_some(256),
-        learning_rate: 1e-3,
+        memory_bank_size: (method == Method::Contaccum).then_some(BANK_SAMPLES),
+        learning_rate: 3e-4,
         warmup_ratio: Some(0.1),
         max_steps: Some(UPDATES),
         eval_data: Some(folder.to_owned()),
@@ -79,30 +100,35 @@ fn recipe(folder: &Path, method: Method, seed: u64) -> TrainConfig {
     }
 }
 
-fn train(config: &TrainConfig, tokenizer: &Arc<TextTokenizer>) -> anyhow::Result<Line> {
-    let shape = shape(tokenizer.vocabulary_size());
-    let layout = Layout::new(&shape);
-    let weights = random_weights(&shape, &layout, config.seed);
+/// Trains from `weights` and measures the result; returns the line and the trained model's folder.
+fn train(
+    name: &'static str,
+    config: &TrainConfig,
+    shape: &BertConfig,
+    weights: Vec<f32>,
+    tokenizer: &Arc<TextTokenizer>,
+) -> anyhow::Result<(Line, PathBuf)> {
     let settings =
-        run_settings(config, ModelSettings { pooling: Pooling::Mean, ..ModelSettings::plain(&shape) });
-    let start =
-        StartModel { encoder: Encoder::new(shape, settings, weights), tokenizer: Arc::clone(tokenizer) };
+        run_settings(config, ModelSettings { pooling: Pooling::Mean, ..ModelSettings::plain(shape) });
+    let encoder = Encoder::new(shape.clone(), settings, weights);
+    let start = StartModel { encoder, tokenizer: Arc::clone(tokenizer) };
     let run = Run::of(config.clone(), start, TrainingSet::open(&config.source()?)?)?;
     let summary = run.summary()?;
     let dev = DevSet::open(&config.train, &config.eval_split, None, config, &summary.settings, tokenizer)?;
-    let mut reporter = Reporter::new(config.method.name(), summary.updates, config.logging_steps, Some(dev));
+    let mut reporter = Reporter::new(name, summary.updates, config.logging_steps, Some(dev));
     let started = Instant::now();
-    let Outcome { last, .. } = run.train(false, &mut reporter)?;
+    let Outcome { last, model } = run.train(false, &mut reporter)?;
     let record = last.expect("a run of updates has a last one");
     let value = |measure: &str| record.dev.get(measure).copied().unwrap_or(f64::NAN);
-    Ok(Line {
-        method: config.method.name(),
+    let line = Line {
+        method: name,
         ndcg_at_10: value("nDCG@10"),
         success_at_20: value("Success@20"),
         negatives_per_query: summary.negatives_per_query,
         seconds: started.elapsed().as_secs_f64(),
         memory_bytes: summary.memory.total_bytes(),
-    })
+    };
+    Ok((line, model))
 }
 
 /// A BERT of two layers: enough to learn the facts in under a minute.

@@ -11,6 +11,7 @@ use twox_hash::XxHash3_64;
 
 use crate::args::EncodeArgs;
 use crate::model::{Role, TextEncoder, word};
+use crate::output;
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
 
@@ -23,8 +24,8 @@ pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let description = store.description();
-    println!("{}\t{} vectors of {} dimensions", args.output.display(), description.rows, description.dim);
-    Ok(())
+    let (folder, rows, dim) = (args.output.display(), description.rows, description.dim);
+    output::line(format_args!("{folder}\t{rows} vectors of {dim} dimensions"))
 }
 
 fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {

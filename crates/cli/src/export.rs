@@ -3,10 +3,10 @@
 use contaccum_training::export_checkpoint;
 
 use crate::args::ExportArgs;
+use crate::output;
 
 /// Writes the model of a checkpoint as a sentence-transformers folder.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     export_checkpoint(&args.checkpoint, &args.output)?;
-    println!("{}", args.output.display());
-    Ok(())
+    output::line(args.output.display())
 }

@@ -1,5 +1,6 @@
 //! How a failure is told: one line on stderr, and an exit code.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -22,6 +23,10 @@ impl std::error::Error for BadUsage {}
 
 /// Tells what went wrong; bad usage exits with 2, anything else with 1.
 pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // Whoever reads stdout has seen enough: `contaccum ... | head`.
+        return ExitCode::SUCCESS;
+    }
     eprintln!("error: {}", one_line(&error.to_string()));
     let config = error.downcast_ref::<ConfigError>().or(match error.downcast_ref::<TrainError>() {
         Some(TrainError::Config(config)) => Some(config),

@@ -1,5 +1,6 @@
 //! Results on stdout: a table on a terminal, tab-separated lines in a pipe, JSON when asked.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::OutputArgs;
 
-/// Writes rows under their headers, or `json` where JSON is asked for. Columns after the first are numbers.
+/// Writes rows under their headers, or `json` where JSON is asked for.
 pub fn write<const N: usize>(
     format: OutputArgs,
     headers: [&str; N],
@@ -16,8 +17,7 @@ pub fn write<const N: usize>(
 ) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     if format.json {
-        serde_json::to_writer_pretty(&mut stdout, json)?;
-        writeln!(stdout)?;
+        writeln!(stdout, "{}", serde_json::to_string_pretty(json)?)?;
     } else if format.table || stdout.is_terminal() {
         writeln!(stdout, "{}", table(headers, rows))?;
     } else {
@@ -29,15 +29,22 @@ pub fn write<const N: usize>(
     Ok(())
 }
 
-/// A table in Markdown, to be read as it is and to be pasted.
+/// Writes one line.
+pub fn line(text: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// A table in Markdown, to be read as it is and to be pasted; columns of numbers are flush right.
 fn table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(headers);
     for row in rows {
         table.add_row(row);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if rows.iter().all(|row| row[index].parse::<f64>().is_ok()) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     table
 }

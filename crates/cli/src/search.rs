@@ -12,6 +12,9 @@ use crate::output;
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
 
+/// Characters of a passage shown in a table.
+const SNIPPET_CHARS: usize = 80;
+
 /// Searches for many queries into a run file, or for one onto stdout.
 pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     crate::use_threads(args.threads)?;
@@ -26,14 +29,9 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     match &args.output {
         Some(path) => {
             run.write(path, &args.tag)?;
-            println!(
-                "{}\t{} queries, top {} of {} passages",
-                path.display(),
-                run.len(),
-                args.top_k,
-                passages.len()
-            );
-            Ok(())
+            let (queries, top_k, passages) = (run.len(), args.top_k, passages.len());
+            let path = path.display();
+            output::line(format_args!("{path}\t{queries} queries, top {top_k} of {passages} passages"))
         }
         None => show(args, &run),
     }
@@ -105,6 +103,19 @@ struct ShownPassage {
     text: String,
 }
 
+impl ShownPassage {
+    /// As much as fits beside rank, score and id on a line; JSON has all of it.
+    fn snippet(&self) -> String {
+        let whole = [self.title.as_str(), self.text.as_str()].join(" ");
+        let whole = whole.trim_start();
+        let mut snippet: String = whole.chars().take(SNIPPET_CHARS).collect();
+        if snippet.len() < whole.len() {
+            snippet.push('…');
+        }
+        snippet
+    }
+}
+
 fn show(args: &SearchArgs, run: &Run) -> anyhow::Result<()> {
     let corpus = args.corpus.as_deref().map(Corpus::open).transpose()?;
     let documents = run.iter().flat_map(|(_, documents)| documents);
@@ -117,7 +128,7 @@ fn show(args: &SearchArgs, run: &Run) -> anyhow::Result<()> {
     let rows: Vec<[String; 4]> = shown
         .iter()
         .map(|hit| {
-            let text = hit.passage.as_ref().map_or(String::new(), |p| format!("{} | {}", p.title, p.text));
+            let text = hit.passage.as_ref().map_or(String::new(), ShownPassage::snippet);
             [hit.rank.to_string(), format!("{:.4}", hit.score), hit.id.clone(), text]
         })
         .collect();

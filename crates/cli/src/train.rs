@@ -35,8 +35,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
     let outcome = run.train(args.resume, &mut reporter)?;
     drop(reporter);
-    conclude(&config, &outcome);
-    Ok(())
+    conclude(&config, &outcome)
 }
 
 /// The settings of the run: flags over the recipe, or over what the resumed run stored.
@@ -61,7 +60,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
     let lengths =
         format!("queries {}, passages {} tokens", config.query_max_length, config.passage_max_length);
     let named = |name: &str, value: String| [name.to_owned(), value];
-    vec![
+    let mut plan = vec![
         named("model", config.model.clone()),
         named("encoders", encoders.to_owned()),
         named("parameters", count(summary.parameters)),
@@ -83,8 +82,9 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         named("rows", rows(config, summary)),
         named("updates", updates(summary)),
         named("learning rate", format!("{}, {}", config.learning_rate, word(&config.scheduler))),
-        named("memory", memory(&summary.memory)),
-    ]
+    ];
+    plan.extend(memory(&summary.memory));
+    plan
 }
 
 fn batches(point: &MethodPoint) -> String {
@@ -127,16 +127,17 @@ fn updates(summary: &RunSummary) -> String {
     format!("{}, {} of them warm-up, {} an epoch", count(all), count(warmup), count(epoch))
 }
 
-fn memory(plan: &MemoryPlan) -> String {
+/// What is allocated before the first update, and what for.
+fn memory(plan: &MemoryPlan) -> [[String; 2]; 6] {
     let parts = [
-        (plan.parameters_bytes, "parameters and optimizer"),
-        (plan.activations_bytes, "activations"),
-        (plan.workspace_bytes, "workspace"),
-        (plan.representations_bytes, "representations"),
-        (plan.objective_bytes, "banks and loss"),
+        ("memory", plan.total_bytes()),
+        ("- parameters, optimizer", plan.parameters_bytes),
+        ("- activations", plan.activations_bytes),
+        ("- workspace", plan.workspace_bytes),
+        ("- representations", plan.representations_bytes),
+        ("- banks, loss", plan.objective_bytes),
     ];
-    let parts = parts.map(|(bytes, what)| format!("{} {what}", HumanBytes(bytes as u64)));
-    format!("{} planned: {}", HumanBytes(plan.total_bytes() as u64), parts.join(", "))
+    parts.map(|(name, bytes)| [name.to_owned(), HumanBytes(bytes as u64).to_string()])
 }
 
 fn count(number: usize) -> String {
@@ -218,12 +219,13 @@ fn log_line(record: &UpdateRecord, updates: usize) -> String {
 }
 
 /// Says where the model is and what to type next.
-fn conclude(config: &TrainConfig, outcome: &Outcome) {
+fn conclude(config: &TrainConfig, outcome: &Outcome) -> anyhow::Result<()> {
     let model = outcome.model.display();
-    println!("{model}");
+    output::line(&model)?;
     let data = if config.train.is_dir() { config.train.as_path() } else { Path::new("CORPUS") };
     let (data, index) = (data.display(), config.output_dir.join("index"));
     let index = index.display();
     tracing::info!("next: contaccum encode --model {model} --corpus {data} --output {index}");
     tracing::info!("then: contaccum search --model {model} --index {index} --query \"...\" --corpus {data}");
+    Ok(())
 }

@@ -188,7 +188,7 @@ impl Workspace {
             gradient: vec![0.0; backward * config.hidden_size],
             branch: vec![0.0; backward * config.hidden_size],
             wide: vec![0.0; limits.tokens * wide(config)],
-            scratch: vec![0.0; attention_scratch_len(limits.longest, rayon::current_num_threads())],
+            scratch: vec![0.0; attention_scratch_len(limits.longest, contaccum_kernels::threads())],
             partials: Partials::new(wide(config)),
         }
     }

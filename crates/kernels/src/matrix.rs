@@ -1,5 +1,9 @@
 //! Matrix products on strided views, by the `gemm` crate.
 
+use rayon::prelude::*;
+
+use crate::parallel::Shared;
+
 /// A borrowed matrix of `rows × cols` with a stride in elements for each axis.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
@@ -26,6 +30,12 @@ impl<'a> Mat<'a> {
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(fits(data.len(), rows, cols, row_stride), "matrix exceeds its buffer");
         Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// Rows `first..first + count`.
+    fn row_range(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.rows, "row range exceeds the matrix");
+        Self { data: &self.data[first * self.row_stride..], rows: count, ..self }
     }
 
     /// The transposed view.
@@ -72,14 +82,40 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
     rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= len
 }
 
+/// Products with fewer multiplications than this are not worth sharing out.
+const SHARED_WORK: usize = 1 << 17;
+
 /// `out = alpha · lhs · rhs`, or `out += alpha · lhs · rhs` with `accumulate`, on the current rayon pool.
+///
+/// The longer axis of `out` is cut into one part per thread, and each thread packs and multiplies its own part: the
+/// `gemm` crate's own threading packs on one thread while the others wait.
 ///
 /// # Panics
 /// When the shapes do not agree.
 pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
+    check_shapes(&out, lhs, rhs);
     let threads = rayon::current_num_threads();
-    let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
-    product(out, lhs, rhs, alpha, accumulate, parallelism);
+    let by_rows = out.rows >= out.cols;
+    let length = if by_rows { out.rows } else { out.cols };
+    if threads == 1 || out.rows * out.cols * lhs.cols < SHARED_WORK {
+        return product(out, lhs, rhs, alpha, accumulate);
+    }
+    // A multiple of the microkernels' tile, so that only the last part has a ragged edge.
+    let part = length.div_ceil(threads).next_multiple_of(64);
+    let shared = Shared::new(out.data);
+    (0..length.div_ceil(part)).into_par_iter().with_max_len(1).for_each(|index| {
+        let (first, count) = (index * part, part.min(length - index * part));
+        let (rows, cols, offset) = match by_rows {
+            true => (count, out.cols, first * out.row_stride),
+            false => (out.rows, count, first),
+        };
+        let (lhs, rhs) = match by_rows {
+            true => (lhs.row_range(first, count), rhs),
+            false => (lhs, rhs.t().row_range(first, count).t()),
+        };
+        // SAFETY: in bounds as checked by `MatMut`; parts of different tasks share no element.
+        unsafe { product_at(shared.at(offset), (rows, cols, out.row_stride), lhs, rhs, alpha, accumulate) };
+    });
 }
 
 /// [`matmul`] on the calling thread alone, for use inside a parallel loop.
@@ -87,25 +123,43 @@ pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
 /// # Panics
 /// When the shapes do not agree.
 pub fn matmul_on_this_thread(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
-    product(out, lhs, rhs, alpha, accumulate, gemm::Parallelism::None);
+    check_shapes(&out, lhs, rhs);
+    product(out, lhs, rhs, alpha, accumulate);
 }
 
-fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool, parallelism: gemm::Parallelism) {
+fn check_shapes(out: &MatMut, lhs: Mat, rhs: Mat) {
     assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "product has another shape");
     assert_eq!(lhs.cols, rhs.rows, "inner dimensions differ");
-    if out.rows == 0 || out.cols == 0 {
+}
+
+fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
+    let shape = (out.rows, out.cols, out.row_stride);
+    // SAFETY: `out` was checked against its buffer when made and is borrowed mutably, so it overlaps no operand.
+    unsafe { product_at(out.data.as_mut_ptr(), shape, lhs, rhs, alpha, accumulate) };
+}
+
+/// # Safety
+/// `out` points to `rows` rows of `cols` elements, `row_stride` apart, that nothing else reads or writes meanwhile.
+unsafe fn product_at(
+    out: *mut f32,
+    (rows, cols, row_stride): (usize, usize, usize),
+    lhs: Mat,
+    rhs: Mat,
+    alpha: f32,
+    accumulate: bool,
+) {
+    if rows == 0 || cols == 0 {
         return;
     }
-    // SAFETY: the views were checked against their buffers when made, `out` is borrowed mutably, so it
-    // overlaps neither operand.
+    // SAFETY: promised by the caller for `out`; the operands were checked against their buffers when made.
     unsafe {
         gemm::gemm(
-            out.rows,
-            out.cols,
+            rows,
+            cols,
             lhs.cols,
-            out.data.as_mut_ptr(),
+            out,
             1,
-            out.row_stride as isize,
+            row_stride as isize,
             accumulate,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
@@ -118,7 +172,7 @@ fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool, parall
             false,
             false,
             false,
-            parallelism,
+            gemm::Parallelism::None,
         );
     }
 }
@@ -145,7 +199,12 @@ mod tests {
 
     #[test]
     fn products_agree_with_plain_loops_in_every_orientation() {
-        let (m, n, k) = (5, 7, 3);
+        for (m, n, k) in [(5, 7, 3), (200, 70, 33), (70, 200, 33)] {
+            agree(m, n, k);
+        }
+    }
+
+    fn agree(m: usize, n: usize, k: usize) {
         let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.7).sin()).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.3).cos()).collect();
         let expected = plain(m, n, k, |i, x| a[i * k + x] as f64, |x, j| b[x * n + j] as f64);

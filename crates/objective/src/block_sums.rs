@@ -23,12 +23,11 @@
 
 use std::ops::Range;
 
-use contaccum_kernels::matmul;
 use rayon::prelude::*;
 
 use crate::bank::Bank;
 use crate::config::ObjectiveConfig;
-use crate::dots::Dots;
+use crate::dots::{Dots, Threads};
 use crate::softmax::{log_add, log_sum_exp};
 use crate::state::{ObjectiveError, ObjectiveState, expect_values};
 
@@ -177,7 +176,7 @@ impl Room {
         let [logits, widened_rows, widened_columns] = Self::sizes(config);
         Self {
             logits: vec![0.0; logits],
-            dots: Dots::new(matmul, config.dim, config.temperature.recip(), logits),
+            dots: Dots::new(Threads::All, config.dim, config.temperature.recip(), logits),
             widened_rows: vec![0.0; widened_rows],
             widened_columns: vec![0.0; widened_columns],
             rows_at_least: config.tile_side(),

@@ -56,8 +56,8 @@ impl ObjectiveConfig {
     /// A tile of 256 KiB, a part of a core's second-level cache.
     pub const TILE_LOGITS: usize = 1 << 16;
 
-    /// Most values of representations that a tile covers per thread: 1 MiB.
-    pub(crate) const TILE_VALUES: usize = 1 << 18;
+    /// Most values of representations that a tile covers per thread: 256 KiB.
+    pub(crate) const TILE_VALUES: usize = 1 << 16;
 
     /// Plain in-batch InfoNCE over `max_batch_samples` samples: no bank, all rows, no mask.
     pub fn in_batch(

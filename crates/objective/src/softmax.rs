@@ -1,5 +1,7 @@
 //! Exponentials and their sums over rows of logits.
 
+use multiversion::multiversion;
+
 /// The maximum of no column. Finite, so that differences from it are never NaN.
 pub(crate) const NO_COLUMN: f32 = f32::MIN;
 
@@ -28,6 +30,7 @@ fn exp(x: f32) -> f32 {
 }
 
 /// The largest logit, or [`NO_COLUMN`].
+#[multiversion(targets = "simd")]
 pub(crate) fn max(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [NO_COLUMN; LANES];
@@ -41,6 +44,7 @@ pub(crate) fn max(row: &[f32]) -> f32 {
 }
 
 /// `Σ e^(x − shift)`.
+#[multiversion(targets = "simd")]
 fn sum_exp(row: &[f32], shift: f32) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
@@ -53,6 +57,7 @@ fn sum_exp(row: &[f32], shift: f32) -> f64 {
 }
 
 /// Replaces every `x` by `e^(x − shift)` and returns their sum.
+#[multiversion(targets = "simd")]
 pub(crate) fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
@@ -71,6 +76,7 @@ pub(crate) fn exp_in_place(row: &mut [f32], shift: f32) -> f64 {
 }
 
 /// Replaces every logit by its probability `e^(x − lse)`; the shift is split so that `lse` keeps its `f64` digits.
+#[multiversion(targets = "simd")]
 pub(crate) fn probabilities_in_place(row: &mut [f32], lse: f64) {
     let shift = lse as f32;
     let correction = (f64::from(shift) - lse).exp() as f32;
@@ -97,6 +103,7 @@ pub(crate) fn softplus(x: f64) -> f64 {
 }
 
 /// Sets the logits of columns with passage `id` to −∞ and returns how many.
+#[multiversion(targets = "simd")]
 pub(crate) fn exclude(row: &mut [f32], ids: &[u32], id: u32) -> u32 {
     let mut excluded = 0;
     for (x, &column) in row.iter_mut().zip(ids) {

@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use contaccum_kernels::matmul_on_this_thread;
-
 use crate::bank::AGES;
 use crate::config::ObjectiveConfig;
-use crate::dots::Dots;
+use crate::dots::{Dots, Threads};
 use crate::softmax::{NO_COLUMN, exp_in_place, max};
 
 /// Sums of exponentials of a row, by age class of the bank and, last, over current columns.
@@ -48,12 +46,7 @@ impl Worker {
     pub(crate) fn new(config: &ObjectiveConfig) -> Self {
         Self {
             logits: vec![0.0; config.tile_room()],
-            dots: Dots::new(
-                matmul_on_this_thread,
-                config.dim,
-                config.temperature.recip(),
-                config.tile_room(),
-            ),
+            dots: Dots::new(Threads::One, config.dim, config.temperature.recip(), config.tile_room()),
             sums: vec![0.0; config.tile_lines() * config.dim],
             widened: vec![0.0; config.widened_room()],
             online: vec![Online::EMPTY; config.tile_lines()],

@@ -22,7 +22,8 @@ fn contaccum(dim: usize, bank_samples: usize) -> ObjectiveConfig {
 /// One test, so that no other allocates at the same time.
 #[test]
 fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
-    rayon::current_num_threads();
+    // Threads of the pool allocate when they start.
+    rayon::broadcast(|_| ());
     let half = ObjectiveConfig { bank_dtype: BankDtype::Bf16, ..contaccum(48, 1000) };
     let current_rows = ObjectiveConfig { rows: contaccum_objective::Rows::Current, ..contaccum(48, 1000) };
     let no_passages =

@@ -113,7 +113,7 @@ impl From<Measure> for String {
 impl Measure {
     /// The value for one query with at least one relevant document.
     fn of(self, judged: &JudgedRanking) -> f64 {
-        match self {
+        let value = match self {
             Self::NDcg(k) => dcg(&judged.retrieved, k) / dcg(&judged.ideal, k),
             Self::ReciprocalRank(k) => judged.relevant_ranks(k).next().map_or(0.0, |rank| 1.0 / rank as f64),
             Self::AveragePrecision(k) => {
@@ -124,7 +124,9 @@ impl Measure {
             Self::Recall(k) => judged.relevant_ranks(Some(k)).count() as f64 / judged.ideal.len() as f64,
             Self::Precision(k) => judged.relevant_ranks(Some(k)).count() as f64 / k as f64,
             Self::Success(k) => f64::from(judged.relevant_ranks(Some(k)).next().is_some()),
-        }
+        };
+        // A sum of nothing is -0.
+        value + 0.0
     }
 }
 

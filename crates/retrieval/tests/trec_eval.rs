@@ -62,6 +62,7 @@ fn every_measure_of_every_query_is_that_of_trec_eval() {
         assert!(result.per_query.keys().map(String::as_str).eq(expected.keys().copied()));
         for (query, value) in &result.per_query {
             let expected = expected[query.as_str()];
+            assert!(value.is_sign_positive(), "{name} of {query}: {value}");
             assert!((value - expected).abs() < 1e-11, "{name} of {query}: {value}, trec_eval {expected}");
         }
         let mean = expected.values().sum::<f64>() / 5.0;

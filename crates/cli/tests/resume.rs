@@ -1,0 +1,160 @@
+//! A run killed at any moment, in the middle of writing a checkpoint too, goes on to the very bits of one that was
+//! never stopped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
+use contaccum_encoder::{
+    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
+};
+
+const UPDATES: usize = 24;
+
+/// A small model and data set in `folder`.
+fn prepare(folder: &Path) {
+    let sizes = SyntheticConfig { passages: 120, train_questions: 200, test_questions: 20 };
+    let set = SyntheticSet::generate(1, sizes).unwrap();
+    set.write_beir(&folder.join("data")).unwrap();
+    let tokenizer = TextTokenizer::from_vocabulary(set.vocabulary).unwrap();
+    let config = BertConfig {
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 64,
+        vocab_size: tokenizer.vocabulary_size(),
+        max_position_embeddings: 64,
+        ..BertConfig::default()
+    };
+    let layout = Layout::new(&config);
+    let weights = random_weights(&config, &layout, 7);
+    let card = ModelCard {
+        title: "a small random model".into(),
+        base_model: None,
+        passage_format: PassageFormat::Pair,
+        training: Vec::new(),
+    };
+    let settings = ModelSettings::plain(&config);
+    export_folder(&folder.join("start"), &config, &layout, &weights, &tokenizer, &settings, &card).unwrap();
+}
+
+fn train(folder: &Path, output: &str, resume: bool) -> Child {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
+    command.current_dir(folder).args(["train", "--output-dir", output]).stdout(Stdio::null());
+    command.stderr(Stdio::null());
+    if resume {
+        command.arg("--resume");
+    } else {
+        let hard = "data/hard_negatives.tsv";
+        command.args(["--model", "start", "--train", "data", "--hard-negatives-file", hard]);
+        command.args(["--hard-negatives", "1", "--tied=false", "--memory-bank-size", "10"]);
+        command.args(["--local-batch-size", "4", "--gradient-accumulation-steps", "2"]);
+        command.args(["--query-max-length", "32", "--passage-max-length", "48"]);
+        command.args(["--max-steps", &UPDATES.to_string(), "--save-steps", "1", "--threads", "2"]);
+        command.args(["--learning-rate", "1e-3"]);
+    }
+    command.spawn().unwrap()
+}
+
+fn checkpoints(run: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(run) else { return 0 };
+    entries
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok())
+        .max()
+        .unwrap_or(0)
+}
+
+fn wait_for_checkpoint(child: &mut Child, run: &Path, update: usize) {
+    let started = Instant::now();
+    while checkpoints(run) < update && child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(300), "no checkpoint {update} in {}", run.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    assert!(train(folder, "whole", false).wait().unwrap().success());
+
+    let run = folder.join("killed");
+    let mut child = train(folder, "killed", false);
+    wait_for_checkpoint(&mut child, &run, 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut kills = 1;
+    // Delays of many lengths: with a checkpoint after every update, some kills land inside the writing of one.
+    for round in 0..8u64 {
+        let reached = checkpoints(&run);
+        let mut child = train(folder, "killed", true);
+        wait_for_checkpoint(&mut child, &run, reached + 1);
+        std::thread::sleep(Duration::from_micros(round * 700));
+        kills += usize::from(child.kill().is_ok() && !child.wait().unwrap().success());
+    }
+    assert!(kills >= 3, "the run ended before it could be killed");
+    assert!(train(folder, "killed", true).wait().unwrap().success());
+
+    for path in files(&folder.join("whole/model")) {
+        let twin = run.join("model").join(path.strip_prefix(folder.join("whole/model")).unwrap());
+        if path.file_name().unwrap() != "README.md" {
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(&twin).unwrap(), "{} differs", twin.display());
+        }
+    }
+    let losses = |run: &Path| -> Vec<String> {
+        let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let loss = |line: &str| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            format!("{} {} {}", record["update"], record["loss"], record["grad_norm"])
+        };
+        lines.lines().map(loss).collect()
+    };
+    assert_eq!(losses(&folder.join("whole")), losses(&run));
+    assert_eq!(losses(&run).len(), UPDATES);
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    let mut child = train(folder, "run", false);
+    wait_for_checkpoint(&mut child, &folder.join("run"), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resumed = |extra: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
+        let output = command
+            .current_dir(folder)
+            .args(["train", "--output-dir", "run", "--resume"])
+            .args(extra)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = resumed(&["--temperature", "0.5"]);
+    assert_eq!(code, Some(1));
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("checkpoint of another run") && last.contains("temperature"), "{last}");
+
+    let newest = checkpoints(&folder.join("run"));
+    let state = folder.join(format!("run/checkpoint-{newest:06}/state.safetensors"));
+    let bytes = std::fs::read(&state).unwrap();
+    std::fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
+    let (code, stderr) = resumed(&[]);
+    assert_eq!(code, Some(1));
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("state.safetensors") && last.contains("checkpoint not read"), "{last}");
+}
