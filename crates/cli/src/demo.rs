@@ -140,13 +140,7 @@ fn shape(vocab_size: usize) -> BertConfig {
         intermediate_size: 512,
         vocab_size,
         max_position_embeddings: 96,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_dropout_prob: 0.1,
-        attention_probs_dropout_prob: 0.1,
-        initializer_range: 0.02,
-        hidden_act: "gelu".into(),
-        pad_token_id: 0,
+        ..BertConfig::default()
     }
 }
 

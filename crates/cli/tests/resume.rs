@@ -12,35 +12,57 @@ use contaccum_encoder::{
 
 const UPDATES: usize = 24;
 
-/// A small model and data set in `folder`.
+/// A small data set in `folder`, and two small models: `start` and the deeper `other`.
 fn prepare(folder: &Path) {
     let sizes = SyntheticConfig { passages: 120, train_questions: 200, test_questions: 20 };
     let set = SyntheticSet::generate(1, sizes).unwrap();
     set.write_beir(&folder.join("data")).unwrap();
     let tokenizer = TextTokenizer::from_vocabulary(set.vocabulary).unwrap();
-    let config = BertConfig {
-        hidden_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        intermediate_size: 64,
-        vocab_size: tokenizer.vocabulary_size(),
-        max_position_embeddings: 64,
-        ..BertConfig::default()
-    };
-    let layout = Layout::new(&config);
-    let weights = random_weights(&config, &layout, 7);
-    let card = ModelCard {
-        title: "a small random model".into(),
-        base_model: None,
-        passage_format: PassageFormat::Pair,
-        training: Vec::new(),
-    };
-    let settings = ModelSettings::plain(&config);
-    export_folder(&folder.join("start"), &config, &layout, &weights, &tokenizer, &settings, &card).unwrap();
+    for (name, layers) in [("start", 2), ("other", 3)] {
+        let config = BertConfig {
+            hidden_size: 32,
+            num_hidden_layers: layers,
+            num_attention_heads: 2,
+            intermediate_size: 64,
+            vocab_size: tokenizer.vocabulary_size(),
+            max_position_embeddings: 64,
+            ..BertConfig::default()
+        };
+        let layout = Layout::new(&config);
+        let weights = random_weights(&config, &layout, 7);
+        let card = ModelCard {
+            title: "a small random model".into(),
+            base_model: None,
+            passage_format: PassageFormat::Pair,
+            training: Vec::new(),
+        };
+        let settings = ModelSettings::plain(&config);
+        export_folder(&folder.join(name), &config, &layout, &weights, &tokenizer, &settings, &card).unwrap();
+    }
+}
+
+/// Starts a run and kills it once it has a checkpoint.
+fn killed_run(folder: &Path) {
+    let mut child = train(folder, "run", false);
+    wait_for_checkpoint(&mut child, &folder.join("run"), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Exit code and last line on stderr of a resumption.
+fn resumed(folder: &Path, command: &mut Command, extra: &[&str]) -> (Option<i32>, String) {
+    command.current_dir(folder).args(["train", "--output-dir", "run", "--resume"]).args(extra);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr.lines().last().unwrap_or_default().to_owned())
+}
+
+fn contaccum() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("contaccum"))
 }
 
 fn train(folder: &Path, output: &str, resume: bool) -> Child {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
+    let mut command = contaccum();
     command.current_dir(folder).args(["train", "--output-dir", output]).stdout(Stdio::null());
     command.stderr(Stdio::null());
     if resume {
@@ -110,7 +132,11 @@ fn a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not() {
     for path in files(&folder.join("whole/model")) {
         let twin = run.join("model").join(path.strip_prefix(folder.join("whole/model")).unwrap());
         if path.file_name().unwrap() != "README.md" {
-            assert!(std::fs::read(&path).unwrap() == std::fs::read(&twin).unwrap(), "{} differs", twin.display());
+            assert!(
+                std::fs::read(&path).unwrap() == std::fs::read(&twin).unwrap(),
+                "{} differs",
+                twin.display()
+            );
         }
     }
     let losses = |run: &Path| -> Vec<String> {
@@ -126,35 +152,64 @@ fn a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not() {
 }
 
 #[test]
-fn a_checkpoint_of_other_settings_is_refused_by_name() {
+fn a_checkpoint_of_another_run_is_refused_by_the_setting_that_differs() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     prepare(folder);
-    let mut child = train(folder, "run", false);
-    wait_for_checkpoint(&mut child, &folder.join("run"), 1);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let resumed = |extra: &[&str]| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
-        let output = command
-            .current_dir(folder)
-            .args(["train", "--output-dir", "run", "--resume"])
-            .args(extra)
-            .output()
-            .unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, stderr) = resumed(&["--temperature", "0.5"]);
-    assert_eq!(code, Some(1));
-    let last = stderr.lines().last().unwrap();
-    assert!(last.contains("checkpoint of another run") && last.contains("temperature"), "{last}");
+    killed_run(folder);
+    for (flag, value, key) in [("--temperature", "0.5", "temperature"), ("--model", "other", "model")] {
+        let (code, line) = resumed(folder, &mut contaccum(), &[flag, value]);
+        assert_eq!(code, Some(1), "{line}");
+        assert!(line.contains("checkpoint of another run") && line.contains(key), "{line}");
+    }
+}
 
+#[test]
+fn a_checkpoint_cut_short_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    killed_run(folder);
     let newest = checkpoints(&folder.join("run"));
     let state = folder.join(format!("run/checkpoint-{newest:06}/state.safetensors"));
     let bytes = std::fs::read(&state).unwrap();
     std::fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
-    let (code, stderr) = resumed(&[]);
-    assert_eq!(code, Some(1));
-    let last = stderr.lines().last().unwrap();
-    assert!(last.contains("state.safetensors") && last.contains("checkpoint not read"), "{last}");
+    let (code, line) = resumed(folder, &mut contaccum(), &[]);
+    assert_eq!(code, Some(1), "{line}");
+    assert!(line.contains("state.safetensors") && line.contains("checkpoint not read"), "{line}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_run_in_one_line_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    killed_run(folder);
+    let before = checkpoints(&folder.join("run"));
+    // A limit on file size stands for a full disk: the write fails half-way. 64 blocks of 512 bytes.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
+    limited.arg(assert_cmd::cargo::cargo_bin!("contaccum"));
+    let (code, line) = resumed(folder, &mut limited, &[]);
+    assert_eq!(code, Some(1), "{line}");
+    assert!(line.starts_with("error: ") && line.contains("checkpoint-"), "{line}");
+    assert_eq!(checkpoints(&folder.join("run")), before, "a checkpoint was half written");
+    assert_eq!(resumed(folder, &mut contaccum(), &[]).0, Some(0));
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_ends_the_run_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    let mut command = contaccum();
+    command.current_dir(folder).args(["train", "--model", "start", "--train", "data", "--output-dir", "run"]);
+    command.args(["--similarity", "dot", "--learning-rate", "1e30", "--passage-max-length", "48"]);
+    command.args(["--local-batch-size", "4", "--gradient-accumulation-steps", "1", "--max-steps", "10"]);
+    let output = command.args(["--query-max-length", "32"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = stderr.lines().last().unwrap_or_default();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(line.contains("not a number: update") && line.contains("lower learning_rate"), "{line}");
 }

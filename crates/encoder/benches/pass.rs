@@ -1,8 +1,8 @@
 //! Forward and backward of one micro-batch at MiniLM's shape: 8 queries of 32 tokens, 16 passages of 160, dropout on.
 
 use contaccum_encoder::{
-    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, TokenSequence, Workspace,
-    random_weights,
+    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, TokenSequence,
+    Workspace, random_weights,
 };
 use divan::Bencher;
 
@@ -16,15 +16,7 @@ fn minilm() -> BertConfig {
         num_hidden_layers: 6,
         num_attention_heads: 12,
         intermediate_size: 1536,
-        vocab_size: 30522,
-        max_position_embeddings: 512,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_dropout_prob: 0.1,
-        attention_probs_dropout_prob: 0.1,
-        initializer_range: 0.02,
-        hidden_act: "gelu".into(),
-        pad_token_id: 0,
+        ..BertConfig::default()
     }
 }
 

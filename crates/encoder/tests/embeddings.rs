@@ -3,8 +3,10 @@
 //! Reads `embeddings.safetensors` and `rows.json` of the folder in `CONTACCUM_GOLDEN`, else of `reference/golden` in
 //! the shared folder (`CONTACCUM_SHARED`, else `../shared`).
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use contaccum_encoder::{
     Embedder, Encoder, Layout, ModelFolder, ModelSettings, PackedTokens, PassLimits, PassageFormat, Pooling,
@@ -12,26 +14,11 @@ use contaccum_encoder::{
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-fn shared() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let folder = std::env::var_os("CONTACCUM_SHARED").map_or_else(default, PathBuf::from);
-    if folder.join("models/all-MiniLM-L6-v2/model.safetensors").exists() {
-        return Some(folder);
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "shared data missing: {} (set CONTACCUM_SHARED)",
-        folder.display()
-    );
-    println!("skipped: no shared data at {} (set CONTACCUM_SHARED)", folder.display());
-    None
-}
-
 #[test]
 fn vectors_agree_with_the_reference() {
-    let Some(shared) = shared() else { return };
-    let golden = std::env::var_os("CONTACCUM_GOLDEN")
-        .map_or_else(|| shared.join("reference/golden"), PathBuf::from);
+    let Some(shared) = common::shared() else { return };
+    let golden =
+        std::env::var_os("CONTACCUM_GOLDEN").map_or_else(|| shared.join("reference/golden"), PathBuf::from);
     let rows: Value = serde_json::from_slice(&std::fs::read(golden.join("rows.json")).unwrap()).unwrap();
     let passages: HashMap<String, Value> = std::fs::read_to_string(shared.join("data/squad/corpus.jsonl"))
         .unwrap()
@@ -63,7 +50,8 @@ fn vectors_agree_with_the_reference() {
             .collect::<Vec<_>>()
             .iter()
             .collect();
-        let (pooling, normalize) = if pooling == "mean" { (Pooling::Mean, true) } else { (Pooling::Cls, false) };
+        let (pooling, normalize) =
+            if pooling == "mean" { (Pooling::Mean, true) } else { (Pooling::Cls, false) };
         let settings = ModelSettings { pooling, normalize, ..folder.settings().unwrap() };
         let encoder = Encoder::new(config.clone(), settings, weights.clone());
         let limits = PassLimits { tokens: packed.tokens(), sequences: count, longest: 256 };
@@ -71,7 +59,9 @@ fn vectors_agree_with_the_reference() {
         Embedder::new(&config, limits).embed(&encoder, &packed, &mut vectors);
         let dim = encoder.dim();
         for (i, (got, want)) in vectors.chunks(dim).zip(expected.chunks(dim)).enumerate() {
-            let dot = |a: &dyn Fn(usize) -> f64, b: &dyn Fn(usize) -> f64| (0..dim).map(|c| a(c) * b(c)).sum::<f64>();
+            let dot = |a: &dyn Fn(usize) -> f64, b: &dyn Fn(usize) -> f64| {
+                (0..dim).map(|c| a(c) * b(c)).sum::<f64>()
+            };
             let (g, w) = (|c: usize| got[c] as f64, |c: usize| want[c]);
             let cosine = dot(&g, &w) / (dot(&g, &g) * dot(&w, &w)).sqrt();
             let worst = (0..dim).map(|c| (g(c) - w(c)).abs()).fold(0.0, f64::max);

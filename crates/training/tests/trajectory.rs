@@ -3,6 +3,9 @@
 //! Reads `trajectory.json` and `rows.json` of the folder in `CONTACCUM_GOLDEN`, else of `reference/golden` in the
 //! shared folder (`CONTACCUM_SHARED`, else `../shared`). Nothing about the values is assumed.
 
+#[path = "../../encoder/tests/common/mod.rs"]
+mod common;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -88,22 +91,6 @@ struct PassageLine {
     text: String,
 }
 
-/// The shared folder, or `None` where it may be absent.
-fn shared() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let folder = std::env::var_os("CONTACCUM_SHARED").map_or_else(default, PathBuf::from);
-    if folder.join("models/all-MiniLM-L6-v2/model.safetensors").exists() {
-        return Some(folder);
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "shared data missing: {} (set CONTACCUM_SHARED)",
-        folder.display()
-    );
-    println!("skipped: no shared data at {} (set CONTACCUM_SHARED)", folder.display());
-    None
-}
-
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -118,7 +105,7 @@ struct Setup {
 }
 
 fn setup() -> Option<Setup> {
-    let shared = shared()?;
+    let shared = common::shared()?;
     let golden =
         std::env::var_os("CONTACCUM_GOLDEN").map_or_else(|| shared.join("reference/golden"), PathBuf::from);
     let folder = ModelFolder::locate(shared.join("models/all-MiniLM-L6-v2").to_str().unwrap()).unwrap();
