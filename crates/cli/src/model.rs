@@ -50,6 +50,11 @@ impl TextEncoder {
                 format!("--max-length {max_length}: {name} has {positions} positions (give at most that)");
             return Err(BadUsage(what).into());
         }
+        if max_length < 3 {
+            let what =
+                format!("--max-length {max_length}: no room beside the special tokens (give 3 or more)");
+            return Err(BadUsage(what).into());
+        }
         let weights = folder.weights(&Layout::new(&config))?;
         let tokenizer = folder.tokenizer()?;
         let encoder = Encoder::new(config, settings, weights);

@@ -40,7 +40,7 @@ const QUERY_ENCODER: &str = "query_encoder";
 const PASSAGE_ENCODER: &str = "passage_encoder";
 
 /// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-const FREE_SETTINGS: [&str; 10] = [
+pub(crate) const FREE_SETTINGS: [&str; 10] = [
     "output_dir",
     "model",
     "train",

@@ -214,7 +214,11 @@ impl Run {
             title: format!("Dense retriever trained with {}", self.config.method.name()),
             base_model: Some(self.config.model.clone()),
             passage_format: self.config.passage_format,
-            training: table.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
+            training: table
+                .into_iter()
+                .filter(|(key, _)| !checkpoint::FREE_SETTINGS.contains(&key.as_str()))
+                .map(|(key, value)| (key, value.to_string()))
+                .collect(),
         }
     }
 

@@ -41,7 +41,7 @@ Examples:
 
 /// Arguments of `contaccum train`.
 #[derive(Debug, Args)]
-#[command(about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP, args_override_self = true)]
 pub struct TrainArgs {
     /// TOML file with any of the settings below
     #[arg(long, value_name = "FILE", visible_alias = "config")]

@@ -1,0 +1,160 @@
+//! The commands on a small model and small data: what they write, and that they fit together.
+
+mod common;
+
+use std::path::Path;
+
+use common::{contaccum, prepare, succeed};
+use serde_json::Value;
+
+const TRAIN: &str = "train --model start --train data --local-batch-size 4 --gradient-accumulation-steps 2 \
+                     --memory-bank-size 16 --query-max-length 16 --passage-max-length 32 --max-steps 3 --threads 1";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let here = Path::new(".");
+    let overview = succeed(here, "--help");
+    for command in ["train", "export", "encode", "search", "evaluate", "demo"] {
+        assert!(overview.contains(command), "{overview}");
+        let short = succeed(here, &format!("{command} -h"));
+        let long = succeed(here, &format!("{command} --help"));
+        assert!(short.contains("Usage: contaccum ") && long.len() >= short.len(), "{command}");
+        assert!(command == "demo" || long.contains("Example"), "{command} has no example");
+    }
+    assert!(succeed(here, "--version").starts_with("contaccum "));
+}
+
+#[test]
+fn a_dry_run_tells_what_would_happen_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path(), 32);
+    let negatives = "--hard-negatives-file data/hard_negatives.tsv --hard-negatives 1";
+    let told = succeed(
+        folder.path(),
+        &format!("{TRAIN} {negatives} --output-dir run --tied false --dry-run --json"),
+    );
+    let told = json(&told);
+    let says = |setting: &str, value: &str| {
+        let found = told[setting].as_str().unwrap_or_else(|| panic!("{setting} is not told"));
+        assert!(found.contains(value), "{setting}: {found}");
+    };
+    says("encoders", "two");
+    says("pooling", "cls");
+    says("similarity", "cosine");
+    says("truncation", "queries 16, passages 32");
+    says("banks", "queries, passages, hard negatives of 16 samples");
+    says("negatives per query", "39"); // (4 + 16) * (1 + 1) - 1
+    says("updates", "3");
+    says("memory", "iB");
+    assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn an_untied_model_goes_from_training_to_measures_each_encoder_in_its_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let eval = "--eval-data data --eval-split test --max-eval-queries 5 --eval-steps 2";
+    assert_eq!(succeed(folder, &format!("{TRAIN} {eval} --tied false --output-dir run")).trim(), "run/model");
+    let records: Vec<Value> =
+        std::fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap().lines().map(json).collect();
+    assert_eq!(records.iter().map(|r| r["update"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    let measured = |record: &Value| record["dev"]["nDCG@10"].is_f64();
+    assert_eq!(records.iter().map(measured).collect::<Vec<_>>(), [false, true, true]);
+
+    succeed(folder, "export --checkpoint run --output exported");
+    succeed(folder, "encode --model exported --corpus data --output index --batch-size 7");
+    let manifest = json(&std::fs::read_to_string(folder.join("index/manifest.json")).unwrap());
+    assert!(manifest["model"].as_str().unwrap().contains("passage_encoder"), "{manifest}");
+    assert_eq!(manifest["settings"]["max_length"], "32");
+
+    succeed(folder, "search --model exported --index index --queries data --split test --output run.trec");
+    succeed(folder, "encode --model exported --queries data --split test --output questions");
+    succeed(folder, "search --query-embeddings questions --index index --output same.trec");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let run: Vec<_> = read("run.trec").lines().map(fields).collect();
+    assert_eq!(run.len(), 20 * 100);
+    assert_eq!((run[0][1].as_str(), run[0][3].as_str(), run[0][5].as_str()), ("Q0", "1", "contaccum"));
+    let ranking = |name: &str| read(name).lines().map(|l| fields(l)[..4].join(" ")).collect::<Vec<_>>();
+    assert_eq!(ranking("run.trec"), ranking("same.trec"));
+
+    let measures =
+        succeed(folder, "evaluate --run run.trec --qrels data/qrels/test.tsv --metrics nDCG@10,R@100");
+    let measures: Vec<&str> = measures.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(measures, ["measure", "nDCG@10", "R@100"]);
+    let report = json(&succeed(folder, "evaluate --run run.trec --qrels data/qrels/test.tsv --json"));
+    assert_eq!(report["judged"]["queries"], 20);
+    assert!((0.0..=1.0).contains(&report["metrics"]["Success@20"].as_f64().unwrap()));
+}
+
+#[test]
+fn one_query_is_answered_with_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    succeed(folder, "encode --model start --corpus data --output index");
+    let hits = json(&succeed(
+        folder,
+        "search --model start --index index --query 'who?' --corpus data --top-k 2 --json",
+    ));
+    assert_eq!(hits.as_array().unwrap().len(), 2);
+    assert_eq!(hits[1]["rank"], 2);
+    assert!(!hits[0]["text"].as_str().unwrap().is_empty());
+    assert!(hits[0]["score"].as_f64().unwrap() >= hits[1]["score"].as_f64().unwrap());
+}
+
+#[test]
+fn answers_are_looked_for_in_the_passages_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write(
+        "corpus.jsonl",
+        "{\"_id\":\"a\",\"text\":\"Rome fell.\"}\n{\"_id\":\"b\",\"text\":\"Paris rose.\"}\n",
+    );
+    write(
+        "questions.jsonl",
+        "{\"_id\":\"1\",\"text\":\"what rose?\",\"answers\":[\"paris\"]}\n\
+         {\"_id\":\"2\",\"text\":\"what fell?\",\"answers\":[\"Rome\"]}\n",
+    );
+    write("run.trec", "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t\n2 Q0 a 1 2.0 t\n");
+    let report = json(&succeed(
+        folder,
+        "evaluate --run run.trec --answers questions.jsonl --corpus corpus.jsonl --top-k 1,2 --json",
+    ));
+    assert_eq!(report["metrics"]["Top-1"], 0.5);
+    assert_eq!(report["metrics"]["Top-2"], 1.0);
+}
+
+#[test]
+fn an_encoding_begun_otherwise_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    succeed(folder, "encode --model start --corpus data --output index");
+    succeed(folder, "encode --model start --corpus data --output index");
+    let other = contaccum(folder, "encode --model start --corpus data --output index --max-length 8");
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8(other.stderr).unwrap().contains("max_length"));
+}
+
+#[test]
+fn flags_win_over_a_recipe_and_the_run_stores_what_it_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let recipe = "model = \"start\"\ntrain = \"data\"\nlocal_batch_size = 4\ngradient_accumulation_steps = 2\n\
+                  method = \"grad-cache\"\nmax_steps = 2\nseed = 1\n";
+    std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
+    succeed(folder, "train --recipe recipe.toml --passage-max-length 32 --seed 2 --output-dir run");
+    let stored: toml::Table =
+        std::fs::read_to_string(folder.join("run/config.toml")).unwrap().parse().unwrap();
+    assert_eq!(stored["seed"].as_integer(), Some(2));
+    assert_eq!(stored["method"].as_str(), Some("grad-cache"));
+    assert_eq!(stored["passage_max_length"].as_integer(), Some(32));
+}

@@ -1,0 +1,237 @@
+//! Wrong inputs: one line on stderr that says what, where and what to do, and the right exit code.
+
+mod common;
+
+use std::path::Path;
+
+use common::{contaccum, prepare};
+
+const FAILED: i32 = 1;
+const BAD_USAGE: i32 = 2;
+
+const TRAIN: &str = "train --model start --train data --output-dir run --max-steps 1 --passage-max-length 32 \
+                     --query-max-length 16 --local-batch-size 4 --gradient-accumulation-steps 2";
+
+/// Fails unless `line` exits with `code` after exactly one line on stderr that holds all of `words`.
+fn refused(folder: &Path, line: &str, code: i32, words: &[&str]) {
+    let output = contaccum(folder, &format!("{line} --quiet"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{line}\n{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{line}\n{stderr}");
+    assert!(stderr.starts_with("error: "), "{line}\n{stderr}");
+    assert!(output.stdout.is_empty(), "{line}\n{}", String::from_utf8_lossy(&output.stdout));
+    for word in words {
+        assert!(stderr.contains(word), "{line}\n{stderr}does not say {word:?}");
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_bad_usage() {
+    let here = Path::new(".");
+    let cases: [(&str, &[&str]); 14] = [
+        ("train --learning-rat 1", &["--learning-rat", "--learning-rate"]),
+        ("trian", &["trian", "train"]),
+        ("encode --corpus c", &["--model", "--output"]),
+        ("encode --model m --output o", &["--corpus", "--queries"]),
+        ("encode --model m --output o --corpus c --queries q", &["--queries"]),
+        ("search --index i --query q", &["--model"]),
+        ("search --index i --queries q --model m", &["--output"]),
+        ("evaluate --run r", &["--qrels"]),
+        ("evaluate --run r --qrels q --metrics nDGC@10", &["nDGC@10", "nDCG"]),
+        ("evaluate --run r --qrels q --metrics P@0", &["P@0"]),
+        ("train --seed -1", &["-1"]),
+        ("train --local-batch-size many", &["many"]),
+        ("train --warmup-steps 1 --warmup-ratio 0.1", &["--warmup-steps", "--warmup-ratio"]),
+        ("demo --json --table", &["--json", "--table"]),
+    ];
+    for (line, words) in cases {
+        refused(here, line, BAD_USAGE, words);
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_bad_usage() {
+    let here = Path::new(".");
+    let cases: [(&str, &[&str]); 11] = [
+        ("", &["model", "--model"]),
+        ("--model m --train t", &["output_dir", "--output-dir"]),
+        ("--model m --train t --output-dir o --temperature 0", &["temperature"]),
+        ("--model m --train t --output-dir o --local-batch-size 0", &["local_batch_size"]),
+        (
+            "--model m --train t --output-dir o --method grad-accum --memory-bank-size 8",
+            &["memory_bank_size"],
+        ),
+        ("--model m --train t --output-dir o --memory-bank-size 0", &["memory_bank_size", "grad-accum"]),
+        ("--model m --train t --output-dir o --normalize false", &["normalize", "cosine"]),
+        ("--model m --train t --output-dir o --query-max-length 1", &["query_max_length"]),
+        ("--model m --train t --output-dir o --dropout 1", &["dropout"]),
+        ("--model m --train t --output-dir o --eval-steps 5", &["eval_data"]),
+        ("--resume", &["--resume", "--output-dir"]),
+    ];
+    for (settings, words) in cases {
+        refused(here, &format!("train {settings}"), BAD_USAGE, words);
+    }
+}
+
+#[test]
+fn a_recipe_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "unknown.toml", "seed = 1\nlocal_batch = 8\n");
+    write(folder, "kind.toml", "seed = 1\nmethod = \"dpr\"\n");
+    write(folder, "broken.toml", "seed = 1\nmodel = \"m\n");
+    refused(folder, "train --recipe unknown.toml", BAD_USAGE, &["unknown.toml", "line 2", "local_batch"]);
+    refused(folder, "train --recipe kind.toml", BAD_USAGE, &["kind.toml", "line 2", "dpr", "grad-cache"]);
+    refused(folder, "train --recipe broken.toml", BAD_USAGE, &["broken.toml", "line 2"]);
+    refused(folder, "train --recipe no.toml", FAILED, &["no.toml"]);
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_refused_by_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let encode = |model: &str| format!("encode --model {model} --corpus data --output index");
+    refused(folder, &encode("./nowhere"), FAILED, &["./nowhere", "no such folder"]);
+    refused(folder, &encode("data/corpus.jsonl"), FAILED, &["corpus.jsonl", "is a file"]);
+    refused(folder, &encode("data"), FAILED, &["config.json"]);
+    refused(folder, &format!("{} --max-length 65", encode("start")), BAD_USAGE, &["65", "64 positions"]);
+    refused(folder, &format!("{} --max-length 2", encode("start")), BAD_USAGE, &["2", "3"]);
+
+    let weights = folder.join("start/model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    refused(folder, &encode("start"), FAILED, &["model.safetensors"]);
+    std::fs::remove_file(&weights).unwrap();
+    refused(folder, &encode("start"), FAILED, &["model.safetensors"]);
+    write(folder, "start/config.json", "{\"hidden_size\": 32,");
+    refused(folder, &encode("start"), FAILED, &["config.json", "line 1"]);
+    assert!(!folder.join("index").exists());
+}
+
+#[test]
+fn a_corpus_or_queries_that_cannot_be_read_are_refused_with_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let good = "{\"_id\": \"a\", \"text\": \"x\"}\n";
+    write(folder, "broken.jsonl", &format!("{good}{{\"_id\": \"b\", \n"));
+    write(folder, "twice.jsonl", &format!("{good}{good}"));
+    write(folder, "noid.jsonl", &format!("{good}{{\"text\": \"x\"}}\n"));
+    write(folder, "empty.jsonl", "");
+    write(folder, "blank.jsonl", "{\"_id\": \"a\", \"text\": \" \"}\n");
+    std::fs::write(folder.join("latin.jsonl"), b"{\"_id\": \"a\", \"text\": \"caf\xe9\"}\n").unwrap();
+    std::fs::write(folder.join("cut.jsonl.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b]).unwrap();
+    let encode = |kind: &str, file: &str| format!("encode --model start --{kind} {file} --output index");
+    refused(folder, &encode("corpus", "nothing.jsonl"), FAILED, &["nothing.jsonl"]);
+    refused(folder, &encode("corpus", "broken.jsonl"), FAILED, &["broken.jsonl", "line 2", "JSON"]);
+    refused(folder, &encode("corpus", "twice.jsonl"), FAILED, &["twice.jsonl", "line 2", "\"a\""]);
+    refused(folder, &encode("corpus", "noid.jsonl"), FAILED, &["noid.jsonl", "line 2", "_id"]);
+    refused(folder, &encode("corpus", "empty.jsonl"), FAILED, &["empty.jsonl"]);
+    refused(folder, &encode("corpus", "latin.jsonl"), FAILED, &["latin.jsonl", "line 1", "UTF-8"]);
+    refused(folder, &encode("corpus", "cut.jsonl.gz"), FAILED, &["cut.jsonl.gz"]);
+    refused(folder, &encode("queries", "blank.jsonl"), FAILED, &["blank.jsonl", "line 1"]);
+    refused(
+        folder,
+        &format!("{} --split test", encode("queries", "data/queries.jsonl")),
+        BAD_USAGE,
+        &["--split"],
+    );
+    refused(folder, &format!("{} --split dev", encode("queries", "data")), FAILED, &["dev", "test"]);
+    refused(folder, &encode("corpus", "start"), FAILED, &["start", "corpus.jsonl"]);
+    assert!(!folder.join("index").exists());
+}
+
+#[test]
+fn training_data_that_cannot_be_used_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    write(folder, "qrels.tsv", "");
+    let train = |flags: &str| format!("{TRAIN} {flags}");
+    refused(folder, &train("--split dev"), FAILED, &["dev"]);
+    refused(folder, &train("--gradient-accumulation-steps 100"), BAD_USAGE, &["400", "200"]);
+    refused(folder, &train("--passage-max-length 65"), BAD_USAGE, &["passage_max_length", "64 positions"]);
+    refused(folder, &train("--corpus data"), BAD_USAGE, &["corpus"]);
+    refused(folder, &train("--hard-negatives-file none.tsv --hard-negatives 1"), FAILED, &["none.tsv"]);
+    refused(folder, &train("--eval-data data --eval-split dev"), FAILED, &["dev"]);
+    refused(folder, "train --resume --output-dir run", FAILED, &["run", "config.toml"]);
+
+    let train =
+        |file: &str| format!("train --model start --train {file} --output-dir run --passage-max-length 32");
+    write(folder, "rows.jsonl", "{\"query\": \"a\", \"positives\": [\"b\"]}\n{\"query\": \"c\"}\n");
+    refused(folder, &train("rows.jsonl"), FAILED, &["rows.jsonl", "line 2", "positives"]);
+    write(
+        folder,
+        "ids.jsonl",
+        "{\"query_id\": \"1\", \"query\": \"a\", \"positive_document_ids\": [\"x\"]}\n",
+    );
+    refused(folder, &train("ids.jsonl"), FAILED, &["ids.jsonl", "line 1"]);
+    refused(folder, &train("nowhere"), FAILED, &["nowhere"]);
+    assert!(!folder.join("run").exists());
+}
+
+#[test]
+fn an_output_folder_in_use_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    common::succeed(folder, TRAIN);
+    let before = std::fs::read(folder.join("run/metrics.jsonl")).unwrap();
+    refused(folder, TRAIN, FAILED, &["run", "checkpoint-000001", "--resume"]);
+    assert_eq!(std::fs::read(folder.join("run/metrics.jsonl")).unwrap(), before);
+    refused(folder, "export --checkpoint nowhere --output exported", FAILED, &["nowhere"]);
+    refused(folder, "export --checkpoint run --output data", FAILED, &["data", "exists"]);
+}
+
+#[test]
+fn a_search_that_does_not_fit_its_index_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    common::succeed(folder, "encode --model start --corpus data --output index");
+    let other = tempfile::tempdir().unwrap();
+    prepare(other.path(), 16);
+    let model = other.path().join("start");
+    let search = format!("search --model {} --query q", model.display());
+    refused(folder, &format!("{search} --index index"), FAILED, &["16", "32", "same model"]);
+    refused(folder, &format!("{search} --index nowhere"), FAILED, &["nowhere", "encode"]);
+    refused(folder, "search --model start --query q --index index --top-k 0", FAILED, &["at least 1"]);
+    let shard = folder.join("index/embeddings-00000.npy");
+    let bytes = std::fs::read(&shard).unwrap();
+    std::fs::write(&shard, &bytes[..bytes.len() - 4]).unwrap();
+    refused(folder, "search --model start --query q --index index", FAILED, &["embeddings-00000.npy"]);
+}
+
+#[test]
+fn runs_and_judgments_that_cannot_be_read_are_refused_with_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "run.trec", "1 Q0 a 1 0.5 t\n");
+    write(folder, "short.trec", "1 Q0 a 1 0.5 t\n1 Q0 b 2\n");
+    write(folder, "nan.trec", "1 Q0 a 1 NaN t\n");
+    write(folder, "twice.trec", "1 Q0 a 1 0.5 t\n1 Q0 a 2 0.4 t\n");
+    write(folder, "qrels.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n");
+    write(folder, "grade.tsv", "query-id\tcorpus-id\tscore\n1\ta\tgood\n");
+    write(folder, "zero.tsv", "query-id\tcorpus-id\tscore\n1\ta\t0\n");
+    write(folder, "unanswered.jsonl", "{\"_id\": \"1\", \"text\": \"x\"}\n");
+    write(folder, "answered.jsonl", "{\"_id\": \"1\", \"text\": \"x\", \"answers\": [\"y\"]}\n");
+    write(folder, "corpus.jsonl", "{\"_id\": \"b\", \"text\": \"x\"}\n");
+    let evaluate = |run: &str, qrels: &str| format!("evaluate --run {run} --qrels {qrels}");
+    refused(folder, &evaluate("no.trec", "qrels.tsv"), FAILED, &["no.trec"]);
+    refused(folder, &evaluate("short.trec", "qrels.tsv"), FAILED, &["short.trec", "line 2", "qid"]);
+    refused(folder, &evaluate("nan.trec", "qrels.tsv"), FAILED, &["nan.trec", "line 1", "NaN"]);
+    refused(folder, &evaluate("twice.trec", "qrels.tsv"), FAILED, &["twice.trec", "line 2"]);
+    refused(folder, &evaluate("run.trec", "no.tsv"), FAILED, &["no.tsv"]);
+    refused(folder, &evaluate("run.trec", "grade.tsv"), FAILED, &["grade.tsv", "line 2", "good"]);
+    refused(folder, &evaluate("run.trec", "zero.tsv"), FAILED, &["relevant"]);
+    let answers = |file: &str| format!("evaluate --run run.trec --answers {file} --corpus corpus.jsonl");
+    refused(folder, &answers("unanswered.jsonl"), FAILED, &["unanswered.jsonl", "answers"]);
+    refused(folder, &answers("answered.jsonl"), FAILED, &["\"a\"", "corpus.jsonl"]);
+}
