@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A progress line. It is wiped when dropped.
 pub struct Progress {
@@ -18,10 +18,7 @@ impl Progress {
         );
         let style =
             ProgressStyle::with_template(&template).expect("the template is constant").progress_chars("=> ");
-        // Hidden by itself where stderr is not a terminal.
-        let bar = ProgressBar::new(total as u64).with_style(style).with_prefix(verb.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(500));
-        Self { bar }
+        Self::start(ProgressBar::new(total as u64).with_style(style).with_prefix(verb.to_owned()))
     }
 
     /// A line that says what is being waited for, where no count is known.
@@ -30,6 +27,14 @@ impl Progress {
             .expect("the template is constant");
         let bar =
             ProgressBar::new_spinner().with_style(style).with_prefix(verb.to_owned()).with_message(what);
+        Self::start(bar)
+    }
+
+    fn start(bar: ProgressBar) -> Self {
+        // Hidden by itself where stderr is not a terminal; the level is that of --quiet.
+        if !tracing::enabled!(tracing::Level::INFO) {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
         bar.enable_steady_tick(Duration::from_millis(500));
         Self { bar }
     }

@@ -135,18 +135,18 @@ impl Sums {
 fn next_tile(
     bank: &Bank,
     left: &mut Range<usize>,
-    tile_samples: usize,
+    lines_in_cache: usize,
     order: Order,
 ) -> (Range<usize>, Range<usize>) {
     match order {
         Order::OldestFirst => {
-            let positions = bank.first_piece(left.start..left.end.min(left.start + tile_samples));
+            let positions = bank.first_piece(left.start..left.end.min(left.start + lines_in_cache));
             let start = left.start;
             left.start += positions.len();
             (start..left.start, positions)
         }
         Order::NewestFirst => {
-            let first = left.start.max(left.end.saturating_sub(tile_samples));
+            let first = left.start.max(left.end.saturating_sub(lines_in_cache));
             let positions = bank.last_piece(first..left.end);
             let end = left.end;
             left.end -= positions.len();
@@ -189,8 +189,8 @@ impl Room {
         let wanted = self.rows_at_least.max(self.logits.len() / (samples * columns_per_sample));
         let tile_rows = rows.min(wanted).min(self.values / dim).max(1);
         let fitting = self.logits.len() / (tile_rows * columns_per_sample);
-        let tile_samples = samples.min(fitting).min(self.values / (dim * columns_per_sample)).max(1);
-        (tile_rows, tile_samples)
+        let lines_in_cache = samples.min(fitting).min(self.values / (dim * columns_per_sample)).max(1);
+        (tile_rows, lines_in_cache)
     }
 }
 
@@ -382,7 +382,7 @@ impl BlockSums {
             return;
         }
         let (dim, per_sample) = (bank.dim(), bank.columns_per_sample());
-        let (tile_rows, tile_samples) = self.room.tile(rows_left.len(), columns.len(), dim, per_sample);
+        let (tile_rows, lines_in_cache) = self.room.tile(rows_left.len(), columns.len(), dim, per_sample);
         while !rows_left.is_empty() {
             let piece = bank.first_piece(rows_left.clone());
             let positions = piece.start..piece.end.min(piece.start + tile_rows);
@@ -390,7 +390,7 @@ impl BlockSums {
             let queries = bank.queries(positions.clone(), &mut self.room.widened_rows);
             let mut left = columns.clone();
             while !left.is_empty() {
-                let (samples, at) = next_tile(bank, &mut left, tile_samples, order);
+                let (samples, at) = next_tile(bank, &mut left, lines_in_cache, order);
                 let width = at.len() * per_sample;
                 let passages = bank.columns(at.clone(), &mut self.room.widened_columns);
                 let logits = &mut self.room.logits[..positions.len() * width];

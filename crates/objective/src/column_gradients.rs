@@ -87,7 +87,7 @@ impl AllRows<'_> {
 
     /// Rows of a tile that is `columns` wide.
     fn tile_rows(&self, columns: usize) -> usize {
-        (self.config.tile_logits / columns).min(self.config.tile_samples(self.config.dim)).max(1)
+        (self.config.tile_logits / columns).min(self.config.lines_in_cache(self.config.dim)).max(1)
     }
 
     /// Sums the banked rows at `positions` over all columns and adds up their losses; `start` is their place in the

@@ -124,9 +124,9 @@ impl ObjectiveConfig {
         usize::from(self.bank_passages) + hard_negatives
     }
 
-    /// Samples that a column tile of the bank covers at most.
-    pub(crate) fn tile_samples(&self, values_per_sample: usize) -> usize {
-        (Self::TILE_VALUES / values_per_sample.max(1)).max(1)
+    /// Lines of a tile of that many values each: as many as stay in a cache, at least one.
+    pub(crate) fn lines_in_cache(&self, values: usize) -> usize {
+        (Self::TILE_VALUES / values).max(1)
     }
 
     /// Rows or columns of a square tile.

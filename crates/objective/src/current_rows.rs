@@ -83,7 +83,7 @@ fn see_current_columns(
     let dim = config.dim;
     let Worker { logits, dots, sums, online, excluded, .. } = worker;
     let (online, sums) = (&mut online[..samples.len()], &mut sums[..samples.len() * dim]);
-    let length = (config.tile_logits / samples.len()).min(config.tile_samples(dim)).max(1);
+    let length = (config.tile_logits / samples.len()).min(config.lines_in_cache(dim)).max(1);
     for columns in tiles(columns, length) {
         let width = columns.len();
         let logits = &mut logits[..samples.len() * width];
@@ -107,7 +107,8 @@ fn see_bank_columns(
     let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
     let Worker { logits, dots, sums, widened, online, excluded, .. } = worker;
     let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
-    let length = (config.tile_logits / (rows * per_sample)).min(config.tile_samples(dim * per_sample)).max(1);
+    let length =
+        (config.tile_logits / (rows * per_sample)).min(config.lines_in_cache(dim * per_sample)).max(1);
     while !positions.is_empty() {
         let (class, same_class) = bank.age_class(positions.start);
         let at = positions.start..positions.end.min(positions.start + same_class.min(length));

@@ -1,11 +1,10 @@
 //! Dot products of two sets of representations, scaled to logits.
 //!
 //! Not a library's matrix product: with the 8 rows of a micro-batch on one side, `gemm` 0.19 repacks the bank or
-//! leaves half of its lanes empty (five times slower here), and sums 768 terms one after the other, which costs
+//! leaves half of its lanes empty (three times slower here), and sums 768 terms one after the other, which costs
 //! logits of a hundred their last digit. Here a dot product is summed in lanes and the lanes pairwise.
 
-use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Who computes the dot products of a tile.
@@ -55,13 +54,13 @@ impl Dots {
 
     /// The products of `many` with `few`, a line for each of `many`.
     fn products(&self, many: &[f32], few: &[f32], out: &mut [f32], stride: usize) {
-        let (dim, scale) = (self.dim, self.scale);
+        let (dim, scale, arch) = (self.dim, self.scale, Arch::new());
         match self.threads {
-            Threads::One => products(many, few, dim, scale, out, stride),
+            Threads::One => arch.dispatch(Products { many, few, dim, scale, out, stride }),
             Threads::All => {
                 let lines = (many.len() / dim).div_ceil(4 * rayon::current_num_threads()).max(16);
                 let parts = out.par_chunks_mut(lines * stride).zip(many.par_chunks(lines * dim));
-                parts.for_each(|(out, many)| products(many, few, dim, scale, out, stride));
+                parts.for_each(|(out, many)| arch.dispatch(Products { many, few, dim, scale, out, stride }));
             }
         }
     }
@@ -72,69 +71,67 @@ const MANY: usize = 4;
 const FEW: usize = 2;
 const PANEL: usize = 16;
 
-#[multiversion(targets = "simd")]
-fn products(many: &[f32], few: &[f32], dim: usize, scale: f32, out: &mut [f32], stride: usize) {
-    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64"));
-    if target_cfg_f!(target_feature = "avx512f") {
-        in_lanes::<16, FUSED>(many, few, dim, scale, out, stride);
-    } else {
-        in_lanes::<8, FUSED>(many, few, dim, scale, out, stride);
-    }
-}
-
-#[inline(always)]
-fn in_lanes<const LANES: usize, const FUSED: bool>(
-    many: &[f32],
-    few: &[f32],
+struct Products<'a> {
+    many: &'a [f32],
+    few: &'a [f32],
     dim: usize,
     scale: f32,
-    out: &mut [f32],
+    out: &'a mut [f32],
     stride: usize,
-) {
-    for (panel, few) in few.chunks(PANEL * dim).enumerate() {
-        for (lines, many) in many.chunks(MANY * dim).enumerate() {
-            let out = &mut out[lines * MANY * stride + panel * PANEL..];
-            if many.len() == MANY * dim {
-                let many = std::array::from_fn(|i| &many[i * dim..(i + 1) * dim]);
-                lines_of_panel::<MANY, LANES, FUSED>(many, few, dim, scale, out, stride);
-            } else {
-                for (line, many) in many.chunks_exact(dim).enumerate() {
-                    lines_of_panel::<1, LANES, FUSED>(
-                        [many],
-                        few,
-                        dim,
-                        scale,
-                        &mut out[line * stride..],
-                        stride,
-                    );
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (many, few) = (self.many, self.few);
+        for (panel, few) in few.chunks(PANEL * self.dim).enumerate() {
+            for (block, many) in many.chunks(MANY * self.dim).enumerate() {
+                let start = block * MANY * self.stride + panel * PANEL;
+                if many.len() == MANY * self.dim {
+                    let many = std::array::from_fn(|i| &many[i * self.dim..(i + 1) * self.dim]);
+                    self.lines::<S, MANY>(simd, many, few, start);
+                } else {
+                    for (line, many) in many.chunks_exact(self.dim).enumerate() {
+                        self.lines::<S, 1>(simd, [many], few, start + line * self.stride);
+                    }
                 }
             }
         }
     }
 }
 
-#[inline(always)]
-fn lines_of_panel<const LINES: usize, const LANES: usize, const FUSED: bool>(
-    many: [&[f32]; LINES],
-    few: &[f32],
-    dim: usize,
-    scale: f32,
-    out: &mut [f32],
-    stride: usize,
-) {
-    for (place, few) in few.chunks(FEW * dim).enumerate() {
-        if few.len() == FEW * dim {
-            let few = std::array::from_fn(|j| &few[j * dim..(j + 1) * dim]);
-            let dots = block::<LINES, FEW, LANES, FUSED>(many, few);
-            for (line, dots) in dots.iter().enumerate() {
-                for (column, dot) in dots.iter().enumerate() {
-                    out[line * stride + place * FEW + column] = dot * scale;
-                }
+impl Products<'_> {
+    /// The products of some of `many` with a panel of `few`, to the lines of `out` from `start` on.
+    #[inline(always)]
+    fn lines<S: Simd, const LINES: usize>(
+        &mut self,
+        simd: S,
+        many: [&[f32]; LINES],
+        few: &[f32],
+        start: usize,
+    ) {
+        for (place, few) in few.chunks(FEW * self.dim).enumerate() {
+            let start = start + place * FEW;
+            if few.len() == FEW * self.dim {
+                let few = std::array::from_fn(|j| &few[j * self.dim..(j + 1) * self.dim]);
+                self.write(start, dots::<S, LINES, FEW>(simd, many, few));
+            } else {
+                self.write(start, dots::<S, LINES, 1>(simd, many, [few]));
             }
-        } else {
-            let dots = block::<LINES, 1, LANES, FUSED>(many, [few]);
-            for (line, [dot]) in dots.iter().enumerate() {
-                out[line * stride + place * FEW] = dot * scale;
+        }
+    }
+
+    #[inline(always)]
+    fn write<const LINES: usize, const COLUMNS: usize>(
+        &mut self,
+        start: usize,
+        dots: [[f32; COLUMNS]; LINES],
+    ) {
+        for (line, dots) in dots.iter().enumerate() {
+            for (column, dot) in dots.iter().enumerate() {
+                self.out[start + line * self.stride + column] = dot * self.scale;
             }
         }
     }
@@ -142,49 +139,31 @@ fn lines_of_panel<const LINES: usize, const LANES: usize, const FUSED: bool>(
 
 /// The dot products of every one of `many` with every one of `few`.
 #[inline(always)]
-fn block<const LINES: usize, const COLUMNS: usize, const LANES: usize, const FUSED: bool>(
+fn dots<S: Simd, const LINES: usize, const COLUMNS: usize>(
+    simd: S,
     many: [&[f32]; LINES],
     few: [&[f32]; COLUMNS],
 ) -> [[f32; COLUMNS]; LINES] {
-    let dim = few[0].len();
-    let whole = dim / LANES;
-    let many_lanes = many.map(|x| &x.as_chunks::<LANES>().0[..whole]);
-    let few_lanes = few.map(|x| &x.as_chunks::<LANES>().0[..whole]);
-    let mut sums = [[[0.0f32; LANES]; COLUMNS]; LINES];
+    let many = many.map(S::as_simd_f32s);
+    let few = few.map(S::as_simd_f32s);
+    let whole = few[0].0.len();
+    let (many_whole, few_whole) = (many.map(|(x, _)| &x[..whole]), few.map(|(y, _)| &y[..whole]));
+    let mut sums = [[simd.splat_f32s(0.0); COLUMNS]; LINES];
     for k in 0..whole {
-        for (sums, x) in sums.iter_mut().zip(many_lanes) {
-            for (sums, y) in sums.iter_mut().zip(few_lanes) {
-                for lane in 0..LANES {
-                    sums[lane] = if FUSED {
-                        x[k][lane].mul_add(y[k][lane], sums[lane])
-                    } else {
-                        x[k][lane] * y[k][lane] + sums[lane]
-                    };
-                }
+        for i in 0..LINES {
+            for j in 0..COLUMNS {
+                sums[i][j] = simd.mul_add_f32s(many_whole[i][k], few_whole[j][k], sums[i][j]);
             }
         }
     }
     let mut dots = [[0.0; COLUMNS]; LINES];
     for i in 0..LINES {
         for j in 0..COLUMNS {
-            let rest = many[i][whole * LANES..].iter().zip(&few[j][whole * LANES..]);
-            dots[i][j] = pairwise(sums[i][j]) + rest.map(|(x, y)| x * y).sum::<f32>();
+            let (x, y) = (simd.partial_load_f32s(many[i].1), simd.partial_load_f32s(few[j].1));
+            dots[i][j] = simd.reduce_sum_f32s(simd.mul_add_f32s(x, y, sums[i][j]));
         }
     }
     dots
-}
-
-/// The sum of the lanes, halves first.
-#[inline(always)]
-fn pairwise<const LANES: usize>(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 #[cfg(test)]
