@@ -8,6 +8,7 @@ use contaccum_encoder::{
     TextTokenizer, TokenSequence,
 };
 use contaccum_retrieval::BatchLimits;
+use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER};
 
 use crate::failure::BadUsage;
 
@@ -21,8 +22,8 @@ pub enum Role {
 impl Role {
     fn folder(self) -> &'static str {
         match self {
-            Self::Query => "query_encoder",
-            Self::Passage => "passage_encoder",
+            Self::Query => QUERY_ENCODER,
+            Self::Passage => PASSAGE_ENCODER,
         }
     }
 }

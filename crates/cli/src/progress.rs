@@ -14,7 +14,7 @@ impl Progress {
     /// A line that begins with `verb` and counts to `total` of `unit`.
     pub fn new(verb: &str, total: usize, unit: &str) -> Self {
         let template = format!(
-            "{{prefix:>10.green.bold}} [{{bar:24}}] {{pos}}/{{len}} {unit} {{per_sec}}, {{eta}} left{{wide_msg}}"
+            "{{prefix:>10.green.bold}} [{{bar:12}}] {{pos}}/{{len}} {unit} {{per_sec}}, {{eta}} left{{wide_msg}}"
         );
         let style =
             ProgressStyle::with_template(&template).expect("the template is constant").progress_chars("=> ");

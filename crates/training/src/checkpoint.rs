@@ -36,11 +36,13 @@ const PREFIX: &str = "checkpoint-";
 const MODEL: &str = "model";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.json";
-const QUERY_ENCODER: &str = "query_encoder";
-const PASSAGE_ENCODER: &str = "passage_encoder";
+/// Folder of the query encoder of an untied model, inside the model's folder.
+pub const QUERY_ENCODER: &str = "query_encoder";
+/// Folder of the passage encoder of an untied model, inside the model's folder.
+pub const PASSAGE_ENCODER: &str = "passage_encoder";
 
 /// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-pub(crate) const FREE_SETTINGS: [&str; 10] = [
+pub(crate) const FREE_SETTINGS: [&str; 11] = [
     "output_dir",
     "model",
     "train",
@@ -51,6 +53,7 @@ pub(crate) const FREE_SETTINGS: [&str; 10] = [
     "eval_steps",
     "eval_data",
     "eval_split",
+    "max_eval_queries",
 ];
 
 /// What a checkpoint belongs to.

@@ -51,8 +51,10 @@ pub enum TrainError {
         /// Why, and what to do.
         reason: String,
     },
-    /// `--resume` found nothing to resume.
-    #[error("nothing to resume: {path} holds no checkpoint (drop --resume to start a run there)")]
+    /// There is no checkpoint to resume or export.
+    #[error(
+        "no checkpoint: {path} holds none (give the output folder of a run; a new run starts without --resume)"
+    )]
     NoCheckpoint {
         /// The output folder.
         path: PathBuf,

@@ -3,7 +3,7 @@
 //! Sources: the framing from TensorFlow's `core/lib/io/record_writer.h` (length, masked CRC-32C of the
 //! length, data, masked CRC-32C of the data; little endian), the messages from `core/util/event.proto` and
 //! `core/framework/summary.proto`, of which only the fields used here are declared. Written by hand because
-//! the crates that do it (`tensorboard-rs`, `tboard`) are not kept up and cannot mark a resumed session.
+//! it is eighty lines, and a resumed run has to mark where it starts again.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -17,7 +17,7 @@ mod schedule;
 mod tower;
 mod trainer;
 
-pub use checkpoint::{CONFIG_FILE, export_checkpoint};
+pub use checkpoint::{CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint};
 pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
 pub use error::TrainError;
 pub use record::{RecordError, RunRecorder, UpdateRecord};
