@@ -1,44 +1,22 @@
 //! A run killed at any moment, in the middle of writing a checkpoint too, goes on to the very bits of one that was
 //! never stopped.
 
+#[path = "common/setup.rs"]
+mod setup;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
-use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
-};
+use setup::{write_data, write_model};
 
 const UPDATES: usize = 24;
 
 /// A small data set in `folder`, and two small models: `start` and the deeper `other`.
 fn prepare(folder: &Path) {
-    let sizes = SyntheticConfig { passages: 120, train_questions: 200, test_questions: 20 };
-    let set = SyntheticSet::generate(1, sizes).unwrap();
-    set.write_beir(&folder.join("data")).unwrap();
-    let tokenizer = TextTokenizer::from_vocabulary(set.vocabulary).unwrap();
-    for (name, layers) in [("start", 2), ("other", 3)] {
-        let config = BertConfig {
-            hidden_size: 32,
-            num_hidden_layers: layers,
-            num_attention_heads: 2,
-            intermediate_size: 64,
-            vocab_size: tokenizer.vocabulary_size(),
-            max_position_embeddings: 64,
-            ..BertConfig::default()
-        };
-        let layout = Layout::new(&config);
-        let weights = random_weights(&config, &layout, 7);
-        let card = ModelCard {
-            title: "a small random model".into(),
-            base_model: None,
-            passage_format: PassageFormat::Pair,
-            training: Vec::new(),
-        };
-        let settings = ModelSettings::plain(&config);
-        export_folder(&folder.join(name), &config, &layout, &weights, &tokenizer, &settings, &card).unwrap();
-    }
+    let tokenizer = write_data(&folder.join("data"));
+    write_model(&folder.join("start"), &tokenizer, 2, 32);
+    write_model(&folder.join("other"), &tokenizer, 3, 32);
 }
 
 /// Starts a run and kills it once it has a checkpoint.

@@ -1,38 +1,16 @@
 //! A small data set, a small random model, and the program run on them.
 
+mod setup;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
-use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
-use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
-};
+use setup::{write_data, write_model};
 
 /// Writes `data/` (a BEIR folder) and `start/` (a model of `hidden_size`) into `folder`.
 pub fn prepare(folder: &Path, hidden_size: usize) {
-    let sizes = SyntheticConfig { passages: 120, train_questions: 200, test_questions: 20 };
-    let set = SyntheticSet::generate(1, sizes).unwrap();
-    set.write_beir(&folder.join("data")).unwrap();
-    let tokenizer = TextTokenizer::from_vocabulary(set.vocabulary).unwrap();
-    let config = BertConfig {
-        hidden_size,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        intermediate_size: 2 * hidden_size,
-        vocab_size: tokenizer.vocabulary_size(),
-        max_position_embeddings: 64,
-        ..BertConfig::default()
-    };
-    let layout = Layout::new(&config);
-    let weights = random_weights(&config, &layout, 7);
-    let card = ModelCard {
-        title: "a small random model".into(),
-        base_model: None,
-        passage_format: PassageFormat::Pair,
-        training: Vec::new(),
-    };
-    let settings = ModelSettings::plain(&config);
-    export_folder(&folder.join("start"), &config, &layout, &weights, &tokenizer, &settings, &card).unwrap();
+    let tokenizer = write_data(&folder.join("data"));
+    write_model(&folder.join("start"), &tokenizer, 1, hidden_size);
 }
 
 /// Runs `contaccum` in `folder` with the words of `line`; `'` keeps words together.
