@@ -40,7 +40,7 @@ def main():
     shape.add_argument("--bert-base", action="store_true", help="12 layers of 768, random weights")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--warmup", type=int, default=2, help="steps before timing (default %(default)s)")
-    ap.add_argument("--steps", type=int, help="timed steps (default: every other one in the file)")
+    ap.add_argument("--steps", type=int, help="timed steps (default: all others in the file)")
     args = ap.parse_args()
 
     torch.manual_seed(1)

@@ -1,14 +1,44 @@
-//! Products of one layer at MiniLM's shape, 2,560 tokens: GFLOP/s is 2·m·n·k over the time.
+//! Products of one layer at MiniLM's shape, 2,560 tokens, beside the peak of the machine: items are floating point
+//! operations, 2·m·n·k a product, so that Gitem/s is GFLOP/s.
 
 use contaccum_kernels::{Mat, MatMut, matmul};
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use multiversion::multiversion;
+use rayon::prelude::*;
 
 fn main() {
     divan::main();
 }
 
 const TOKENS: usize = 2560;
+
+/// Chains of multiply-adds that run side by side: enough to hide their latency, few enough to stay in registers.
+const CHAINS: usize = 12 * 16;
+
+const LINKS: usize = 1 << 16;
+
+/// Multiply-adds on registers alone, on every thread: what no product can exceed.
+#[divan::bench(sample_count = 20)]
+fn peak(bencher: Bencher) {
+    let threads = rayon::current_num_threads();
+    bencher.counter(ItemsCount::new(threads * LINKS * CHAINS * 2)).bench_local(|| {
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            divan::black_box(chains(divan::black_box(0.5)));
+        });
+    });
+}
+
+#[multiversion(targets = "simd")]
+fn chains(factor: f32) -> [f32; CHAINS] {
+    let mut sums = [1.0f32; CHAINS];
+    for _ in 0..LINKS {
+        for sum in &mut sums {
+            *sum = sum.mul_add(factor, 1.0);
+        }
+    }
+    sums
+}
 
 /// (inputs, outputs) of the layer's products.
 const SHAPES: [(usize, usize); 4] = [(384, 1152), (384, 384), (384, 1536), (1536, 384)];
