@@ -126,7 +126,7 @@ fn train(
         success_at_20: value("Success@20"),
         negatives_per_query: summary.negatives_per_query,
         seconds: started.elapsed().as_secs_f64(),
-        memory_bytes: summary.memory.total_bytes(),
+        memory_bytes: summary.memory.total_bytes() - summary.memory.program_bytes,
     };
     Ok((line, model))
 }

@@ -9,6 +9,7 @@ mod export;
 mod failure;
 mod model;
 mod output;
+mod plan;
 mod progress;
 mod search;
 mod texts;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     start_log(&cli.logging);
     let done = match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::Plan(args) => plan::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Encode(args) => encode::run(&args),
         Command::Search(args) => search::run(&args),

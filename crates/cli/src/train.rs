@@ -18,11 +18,14 @@ use crate::progress::Progress;
 
 /// Trains, resumes, or says what would be trained.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let config = configuration(&args)?;
-    crate::use_threads(config.threads)?;
-    let run = Run::open(config.clone())?;
+    let asked = configuration(&args)?;
+    crate::use_threads(asked.threads)?;
+    let budget = asked.memory_budget;
+    let run = Run::open(asked)?;
+    let config = run.config().clone();
     let summary = run.summary()?;
-    let plan = plan(&config, &summary);
+    let mut plan = plan(&config, &summary);
+    plan.extend(budget.map(|budget| ["memory budget".to_owned(), chosen(budget.as_u64(), &config)]));
     if args.dry_run {
         let by_name: BTreeMap<&str, &str> =
             plan.iter().map(|[name, value]| (name.as_str(), value.as_str())).collect();
@@ -57,12 +60,13 @@ fn configuration(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
 fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
     let settings = &summary.settings;
     let encoders = if config.tied { "one, for queries and passages" } else { "two, from the same weights" };
+    let frozen = if config.freeze_embeddings { ", embeddings frozen" } else { "" };
     let lengths =
         format!("queries {}, passages {} tokens", config.query_max_length, config.passage_max_length);
     let named = |name: &str, value: String| [name.to_owned(), value];
     let mut plan = vec![
         named("model", config.model.clone()),
-        named("encoders", encoders.to_owned()),
+        named("encoders", format!("{encoders}{frozen}")),
         named("parameters", count(summary.parameters)),
         named("pooling", word(&settings.pooling)),
         named(
@@ -75,6 +79,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         ),
         named("truncation", lengths),
         named("passage format", word(&config.passage_format)),
+        named("recompute", config.recompute.name().to_owned()),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
         named("banks", banks(&summary.point)),
         named("negatives per query", format!("{}, banks full", count(summary.negatives_per_query))),
@@ -127,17 +132,24 @@ fn updates(summary: &RunSummary) -> String {
     format!("{}, {} of them warm-up, {} an epoch", count(all), count(warmup), count(epoch))
 }
 
-/// What is allocated before the first update, and what for.
-fn memory(plan: &MemoryPlan) -> [[String; 2]; 6] {
-    let parts = [
-        ("memory", plan.total_bytes()),
-        ("- parameters, optimizer", plan.parameters_bytes),
-        ("- activations", plan.activations_bytes),
-        ("- workspace", plan.workspace_bytes),
-        ("- representations", plan.representations_bytes),
-        ("- banks, loss", plan.objective_bytes),
-    ];
-    parts.map(|(name, bytes)| [name.to_owned(), HumanBytes(bytes as u64).to_string()])
+/// What is resident before the first update, and what for.
+fn memory(plan: &MemoryPlan) -> Vec<[String; 2]> {
+    let row = |name: String, bytes: usize| [name, HumanBytes(bytes as u64).to_string()];
+    let mut rows = vec![row("memory".to_owned(), plan.total_bytes())];
+    rows.extend(plan.parts().map(|(name, bytes)| row(format!("- {name}"), bytes)));
+    rows
+}
+
+/// What a memory budget chose.
+fn chosen(budget_bytes: u64, config: &TrainConfig) -> String {
+    format!(
+        "{}: local_batch_size {}, gradient_accumulation_steps {}, max_tokens {}, recompute {}",
+        HumanBytes(budget_bytes),
+        config.local_batch_size,
+        config.gradient_accumulation_steps,
+        config.max_tokens.map_or("unbounded".to_owned(), |tokens| tokens.to_string()),
+        config.recompute.name(),
+    )
 }
 
 fn count(number: usize) -> String {

@@ -18,7 +18,7 @@ fn json(text: &str) -> Value {
 fn every_command_explains_itself() {
     let here = Path::new(".");
     let overview = succeed(here, "--help");
-    for command in ["train", "export", "encode", "search", "evaluate", "demo"] {
+    for command in ["train", "plan", "export", "encode", "search", "evaluate", "demo"] {
         assert!(overview.contains(command), "{overview}");
         let short = succeed(here, &format!("{command} -h"));
         let long = succeed(here, &format!("{command} --help"));
@@ -51,6 +51,38 @@ fn a_dry_run_tells_what_would_happen_and_writes_nothing() {
     says("updates", "3");
     says("memory", "iB");
     assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn a_memory_budget_chooses_the_same_settings_in_plan_and_training_and_a_resumed_run_keeps_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    std::fs::remove_file(folder.join("start/model.safetensors")).unwrap();
+    let lengths = "--query-max-length 16 --passage-max-length 32 --hard-negatives 1";
+    let plan = |settings: &str| {
+        json(&succeed(folder, &format!("plan --model start {lengths} {settings} --threads 1 --json")))
+    };
+    let given = plan("--local-batch-size 4 --gradient-accumulation-steps 2 --memory-bank-size 16");
+    assert_eq!((&given["local_batch_size"], &given["negatives_per_query"]), (&4.into(), &39.into()));
+    let parts = given["parts_bytes"].as_object().unwrap().values();
+    assert_eq!(
+        parts.map(|part| part.as_u64().unwrap()).sum::<u64>(),
+        given["memory_bytes"].as_u64().unwrap()
+    );
+    assert_eq!(given["grad_cache_total_batch_size"], 20);
+    let fitted = plan("--local-batch-size 4 --gradient-accumulation-steps 2 --memory-budget 1GiB");
+    assert_eq!((&fitted["local_batch_size"], &fitted["recompute"]), (&8.into(), &"none".into()));
+
+    prepare(folder, 32);
+    succeed(folder, &format!("{TRAIN} --memory-budget 1GiB --save-steps 1 --output-dir run"));
+    let stored = std::fs::read_to_string(folder.join("run/config.toml")).unwrap();
+    for line in ["local_batch_size = 8", "gradient_accumulation_steps = 1", "max_tokens = 384"] {
+        assert!(stored.contains(&format!("{line}\n")), "{line}: {stored}");
+    }
+    assert!(!stored.contains("memory_budget"), "{stored}");
+    std::fs::remove_dir_all(folder.join("run/checkpoint-000003")).unwrap();
+    succeed(folder, "train --resume --output-dir run --recompute layer");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 #[test]
 fn a_command_line_that_makes_no_sense_is_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("train --learning-rat 1", &["--learning-rat", "--learning-rate"]),
         ("trian", &["trian", "train"]),
         ("encode --corpus c", &["--model", "--output"]),
@@ -48,6 +48,10 @@ fn a_command_line_that_makes_no_sense_is_bad_usage() {
         ("train --seed -1", &["-1"]),
         ("train --local-batch-size many", &["many"]),
         ("train --warmup-steps 1 --warmup-ratio 0.1", &["--warmup-steps", "--warmup-ratio"]),
+        ("train --memory-budget lots", &["lots", "11GiB"]),
+        ("plan --memory-budget 0B", &["0 bytes"]),
+        ("train --recompute some", &["some", "selective"]),
+        ("train --resume --output-dir o --memory-budget 1GiB", &["--resume", "--memory-budget"]),
         ("demo --json --table", &["--json", "--table"]),
     ];
     for (line, words) in cases {
@@ -58,7 +62,7 @@ fn a_command_line_that_makes_no_sense_is_bad_usage() {
 #[test]
 fn settings_that_contradict_each_other_are_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 11] = [
+    let cases: [(&str, &[&str]); 12] = [
         ("", &["model", "--model"]),
         ("--model m --train t", &["output_dir", "--output-dir"]),
         ("--model m --train t --output-dir o --temperature 0", &["temperature"]),
@@ -70,6 +74,7 @@ fn settings_that_contradict_each_other_are_bad_usage() {
         ("--model m --train t --output-dir o --memory-bank-size 0", &["memory_bank_size", "grad-accum"]),
         ("--model m --train t --output-dir o --normalize false", &["normalize", "cosine"]),
         ("--model m --train t --output-dir o --query-max-length 1", &["query_max_length"]),
+        ("--model m --train t --output-dir o --max-tokens 319", &["max_tokens", "319", "64 + 1 x 256 = 320"]),
         ("--model m --train t --output-dir o --dropout 1", &["dropout"]),
         ("--model m --train t --output-dir o --eval-steps 5", &["eval_data"]),
         ("--resume", &["--resume", "--output-dir"]),
@@ -158,6 +163,15 @@ fn training_data_that_cannot_be_used_is_refused_before_anything_is_written() {
     refused(folder, &train("--split dev"), FAILED, &["dev"]);
     refused(folder, &train("--gradient-accumulation-steps 100"), BAD_USAGE, &["400", "200"]);
     refused(folder, &train("--passage-max-length 65"), BAD_USAGE, &["passage_max_length", "64 positions"]);
+    refused(
+        folder,
+        &train("--memory-budget 1MiB"),
+        BAD_USAGE,
+        &["memory_budget", "1.0 MiB", "least", "weights"],
+    );
+    refused(folder, "plan --model start --passage-max-length 65", BAD_USAGE, &["64 positions"]);
+    refused(folder, "plan --model nowhere/at/all", FAILED, &["nowhere/at/all"]);
+    refused(folder, "plan", BAD_USAGE, &["--model"]);
     refused(folder, &train("--corpus data"), BAD_USAGE, &["corpus"]);
     refused(folder, &train("--hard-negatives-file none.tsv --hard-negatives 1"), FAILED, &["none.tsv"]);
     refused(folder, &train("--eval-data data --eval-split dev"), FAILED, &["dev"]);

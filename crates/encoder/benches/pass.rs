@@ -1,8 +1,8 @@
 //! Forward and backward of one micro-batch at MiniLM's shape: 8 queries of 32 tokens, 16 passages of 160, dropout on.
 
 use contaccum_encoder::{
-    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, TokenSequence,
-    Workspace, random_weights,
+    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, Recompute,
+    TokenSequence, Workspace, random_weights,
 };
 use divan::Bencher;
 
@@ -35,13 +35,14 @@ fn setup(sequences: usize, length: usize) -> Setup {
     let layout = Layout::new(&config);
     let weights = random_weights(&config, &layout, 1);
     let limits = PassLimits { tokens: sequences * length, sequences, longest: length };
-    let mut pass = Pass::new(&config, limits, Keep::ForBackward);
+    let mut pass = Pass::new(&config, limits);
+    let keep = Keep::ForBackward { tokens: limits.tokens, recompute: Recompute::None };
     for s in 0..sequences {
         let ids = (0..length).map(|t| ((s * 7919 + t * 104_729) % 30_000) as u32).collect();
         pass.push(&TokenSequence { ids, second_segment: length }, s as u32);
     }
     Setup {
-        workspace: Workspace::new(&config, limits, Keep::ForBackward),
+        workspace: Workspace::new(&config, limits, keep),
         vectors: vec![0.1; sequences * 384],
         gradient: vec![0.0; layout.parameters()],
         encoder: Encoder::new(config.clone(), ModelSettings::plain(&config), weights),

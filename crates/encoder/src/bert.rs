@@ -7,8 +7,10 @@ use contaccum_kernels::{
     residual_layer_norm_forward,
 };
 
+use crate::activations::{Keep, LayerActivations, Recompute};
+use crate::gradient::Gradient;
 use crate::parameters::LayerRanges;
-use crate::pass::{Keep, LayerActivations, Pass, Workspace};
+use crate::pass::{Pass, Workspace};
 use crate::{BertConfig, Layout};
 
 /// The random stream of dropout: masks depend on it and on each sequence's key, not on how sequences are packed.
@@ -67,101 +69,143 @@ impl<'a> Bert<'a> {
     }
 
     /// Hidden states of the last layer, `[tokens, hidden_size]`, in `workspace.hidden`.
-    pub fn forward(&self, pass: &mut Pass, workspace: &mut Workspace, stream: Option<DropoutStream>) {
+    pub fn forward(&self, pass: &Pass, workspace: &mut Workspace, stream: Option<DropoutStream>) {
         let rates = Rates::new(self.config, stream);
         let n = pass.tokens.tokens();
-        let hidden = &mut workspace.hidden[..n * self.config.hidden_size];
         embedding_forward(
             self.tables(),
             pass.tokens.ids(),
             pass.tokens.types(),
             pass.rows(),
             rates.hidden.as_ref(),
-            hidden,
+            &mut workspace.hidden[..n * self.config.hidden_size],
         );
         for layer in 0..self.config.num_hidden_layers {
             self.layer_forward(layer, pass, workspace, rates);
         }
     }
 
-    fn layer_forward(&self, layer: usize, pass: &mut Pass, workspace: &mut Workspace, rates: Rates) {
-        let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
-        let (ranges, w) = (&self.layout.layers[layer], self.weights);
-        let slot = match pass.keep {
-            Keep::ForBackward => layer,
-            Keep::Nothing => 0,
-        };
-        let mut layers = std::mem::take(&mut pass.layers);
-        let a = &mut layers[slot];
-        let hidden = &mut workspace.hidden[..n * h];
-        let activation = &mut workspace.wide[..n * f];
+    fn layer_forward(&self, layer: usize, pass: &Pass, workspace: &mut Workspace, rates: Rates) {
+        self.attention_inputs(layer, pass, workspace);
+        self.attention_block_forward(layer, pass, workspace, rates);
+        self.gelu_inputs(layer, pass, workspace);
+        self.feed_forward_forward(layer, pass, workspace, rates);
+    }
 
-        let qkv = &mut a.qkv[..n * 3 * h];
+    /// Query, key and value of a layer whose input is in `workspace.hidden`.
+    fn attention_inputs(&self, layer: usize, pass: &Pass, workspace: &mut Workspace) {
+        let (n, h) = (pass.tokens.tokens(), self.config.hidden_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let LayerActivations { qkv, .. } = workspace.activations.layer(layer, &pass.rows_kept());
         set_rows(qkv, &w[ranges.qkv_bias.clone()]);
-        linear(hidden, &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, qkv);
+        linear(&workspace.hidden[..n * h], &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, qkv);
+    }
+
+    /// From query, key and value to the attention block's output in place of the layer's input in `workspace.hidden`.
+    fn attention_block_forward(&self, layer: usize, pass: &Pass, workspace: &mut Workspace, rates: Rates) {
+        let (n, h) = (pass.tokens.tokens(), self.config.hidden_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let a = workspace.activations.layer(layer, &pass.rows_kept());
         attention_forward(
             self.attention(),
-            qkv,
+            a.qkv,
             pass.tokens.offsets(),
             &pass.sequence_keys,
             rates.attention.as_ref().map(|d| (d, Site::attention(layer))),
-            &mut a.context[..n * h],
-            &mut a.log_sum_exp[..n * self.config.num_attention_heads],
+            a.context,
+            a.log_sum_exp,
             &mut workspace.scratch,
         );
-        let branch = &mut a.attention_xhat[..n * h];
-        linear(&a.context[..n * h], &w[ranges.attention_output_weight.clone()], (n, h, h), false, branch);
+        let branch = a.attention_xhat;
+        linear(a.context, &w[ranges.attention_output_weight.clone()], (n, h, h), false, branch);
         residual_layer_norm_forward(
             self.norm(&ranges.attention_norm_weight, &ranges.attention_norm_bias),
             branch,
             &w[ranges.attention_output_bias.clone()],
             rates.hidden.as_ref().map(|d| (d, Site::attention_output(layer), pass.rows())),
-            hidden,
-            &mut a.attention_rstd[..n],
+            &mut workspace.hidden[..n * h],
+            a.attention_rstd,
         );
+    }
 
-        let preactivation = &mut a.preactivation[..n * f];
+    /// The feed-forward layer's preactivation, and its activation in `workspace.wide`, from the attention block's
+    /// output in `workspace.hidden`.
+    fn gelu_inputs(&self, layer: usize, pass: &Pass, workspace: &mut Workspace) {
+        let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let LayerActivations { preactivation, .. } = workspace.activations.layer(layer, &pass.rows_kept());
+        let hidden = &workspace.hidden[..n * h];
         linear(hidden, &w[ranges.intermediate_weight.clone()], (n, h, f), false, preactivation);
-        gelu_forward(preactivation, &w[ranges.intermediate_bias.clone()], activation);
-        let branch = &mut a.output_xhat[..n * h];
-        linear(activation, &w[ranges.output_weight.clone()], (n, f, h), false, branch);
+        gelu_forward(preactivation, &w[ranges.intermediate_bias.clone()], &mut workspace.wide[..n * f]);
+    }
+
+    /// From the activation in `workspace.wide` to the layer's output in place of the attention block's in
+    /// `workspace.hidden`.
+    fn feed_forward_forward(&self, layer: usize, pass: &Pass, workspace: &mut Workspace, rates: Rates) {
+        let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let (ranges, w) = (&self.layout.layers[layer], self.weights);
+        let a = workspace.activations.layer(layer, &pass.rows_kept());
+        let branch = a.output_xhat;
+        linear(&workspace.wide[..n * f], &w[ranges.output_weight.clone()], (n, f, h), false, branch);
         residual_layer_norm_forward(
             self.norm(&ranges.output_norm_weight, &ranges.output_norm_bias),
             branch,
             &w[ranges.output_bias.clone()],
             rates.hidden.as_ref().map(|d| (d, Site::feed_forward_output(layer), pass.rows())),
-            hidden,
-            &mut a.output_rstd[..n],
+            &mut workspace.hidden[..n * h],
+            a.output_rstd,
         );
-        pass.layers = layers;
     }
 
-    /// Adds the parameters' gradients to `gradient` (a buffer in the layout of the weights), from the gradient of
-    /// the last layer's hidden states in `workspace.gradient`. Uses up the pass's activations.
+    /// Adds the parameters' gradients to `gradient`, from the gradient of the last layer's hidden states in
+    /// `workspace.gradient`. Uses up the pass's activations, after making again those that were not kept.
     pub fn backward(
         &self,
-        pass: &mut Pass,
+        pass: &Pass,
         workspace: &mut Workspace,
         stream: Option<DropoutStream>,
-        gradient: &mut [f32],
+        gradient: &mut Gradient,
     ) {
-        assert_eq!(pass.keep, Keep::ForBackward, "a pass without activations has no backward");
+        let Keep::ForBackward { recompute, .. } = workspace.activations.keep else {
+            panic!("a workspace that keeps no activations has no backward");
+        };
         let rates = Rates::new(self.config, stream);
         for layer in (0..self.config.num_hidden_layers).rev() {
+            match recompute {
+                Recompute::None => self.attention_block_output(layer, pass, workspace),
+                Recompute::Selective => {
+                    self.attention_block_output(layer, pass, workspace);
+                    self.gelu_inputs(layer, pass, workspace);
+                }
+                Recompute::Layer => {
+                    self.layer_input(layer, pass, workspace, rates);
+                    self.attention_inputs(layer, pass, workspace);
+                    self.attention_block_forward(layer, pass, workspace, rates);
+                    self.gelu_inputs(layer, pass, workspace);
+                }
+            }
             self.feed_forward_backward(layer, pass, workspace, rates, gradient);
+            match recompute {
+                Recompute::None | Recompute::Layer => {}
+                Recompute::Selective => {
+                    self.layer_input(layer, pass, workspace, rates);
+                    self.attention_inputs(layer, pass, workspace);
+                }
+            }
             self.attention_block_backward(layer, pass, workspace, rates, gradient);
+        }
+        if !gradient.has_embeddings() {
+            return;
         }
         let n = pass.tokens.tokens() * self.config.hidden_size;
         let l = self.layout;
-        let [words, positions, types, norm_weight, norm_bias] = gradient
-            .get_disjoint_mut([
-                l.words.clone(),
-                l.positions.clone(),
-                l.types.clone(),
-                l.embedding_norm_weight.clone(),
-                l.embedding_norm_bias.clone(),
-            ])
-            .expect("tensors of a layout are disjoint");
+        let [words, positions, types, norm_weight, norm_bias] = gradient.disjoint([
+            &l.words,
+            &l.positions,
+            &l.types,
+            &l.embedding_norm_weight,
+            &l.embedding_norm_bias,
+        ]);
         embedding_backward(
             self.tables(),
             pass.tokens.ids(),
@@ -175,24 +219,24 @@ impl<'a> Bert<'a> {
         );
     }
 
+    /// Expects the attention block's output in `workspace.hidden`.
     fn feed_forward_backward(
         &self,
         layer: usize,
-        pass: &mut Pass,
+        pass: &Pass,
         workspace: &mut Workspace,
         rates: Rates,
-        gradient: &mut [f32],
+        gradient: &mut Gradient,
     ) {
         let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
-        let mut layers = std::mem::take(&mut pass.layers);
-        let a: &mut LayerActivations = &mut layers[layer];
-        let Workspace { hidden, gradient: upstream, branch, wide, partials, .. } = workspace;
-        let (hidden, upstream) = (&mut hidden[..n * h], &mut upstream[..n * h]);
+        let Workspace { activations, hidden, gradient: upstream, branch, wide, partials, .. } = workspace;
+        let a = activations.layer(layer, &pass.rows_kept());
+        let (hidden, upstream) = (&hidden[..n * h], &mut upstream[..n * h]);
         let (branch, wide) = (&mut branch[..n * h], &mut wide[..n * f]);
 
         norm_backward(
-            (&w[ranges.output_norm_weight.clone()], &a.output_xhat[..n * h], &a.output_rstd[..n]),
+            (&w[ranges.output_norm_weight.clone()], a.output_xhat, a.output_rstd),
             rates.hidden.as_ref().map(|d| (d, Site::feed_forward_output(layer), pass.rows())),
             (upstream, branch),
             [&ranges.output_norm_weight, &ranges.output_norm_bias, &ranges.output_bias],
@@ -200,69 +244,77 @@ impl<'a> Bert<'a> {
             partials,
         );
         input_gradient(branch, &w[ranges.output_weight.clone()], (n, f, h), false, wide);
-        let saved = &mut a.preactivation[..n * f];
+        let saved = a.preactivation;
         gelu_backward(saved, wide, &mut gradient[ranges.intermediate_bias.clone()], partials);
         weight_gradient(branch, saved, (n, f, h), &mut gradient[ranges.output_weight.clone()]);
-
-        let norm = self.norm(&ranges.attention_norm_weight, &ranges.attention_norm_bias);
-        layer_norm_output(norm, &a.attention_xhat[..n * h], hidden);
         weight_gradient(wide, hidden, (n, h, f), &mut gradient[ranges.intermediate_weight.clone()]);
         input_gradient(wide, &w[ranges.intermediate_weight.clone()], (n, h, f), true, upstream);
-        pass.layers = layers;
     }
 
     fn attention_block_backward(
         &self,
         layer: usize,
-        pass: &mut Pass,
+        pass: &Pass,
         workspace: &mut Workspace,
         rates: Rates,
-        gradient: &mut [f32],
+        gradient: &mut Gradient,
     ) {
         let (n, h) = (pass.tokens.tokens(), self.config.hidden_size);
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
-        let a = &pass.layers[layer];
-        let Workspace { hidden, gradient: upstream, branch, wide, scratch, partials } = workspace;
-        let (hidden, upstream) = (&mut hidden[..n * h], &mut upstream[..n * h]);
-        let (branch, qkv_gradient) = (&mut branch[..n * h], &mut wide[..n * 3 * h]);
-
-        norm_backward(
-            (&w[ranges.attention_norm_weight.clone()], &a.attention_xhat[..n * h], &a.attention_rstd[..n]),
-            rates.hidden.as_ref().map(|d| (d, Site::attention_output(layer), pass.rows())),
-            (upstream, branch),
-            [&ranges.attention_norm_weight, &ranges.attention_norm_bias, &ranges.attention_output_bias],
-            gradient,
-            partials,
-        );
-        let context = &a.context[..n * h];
-        let output_weight = ranges.attention_output_weight.clone();
-        weight_gradient(branch, context, (n, h, h), &mut gradient[output_weight.clone()]);
-        input_gradient(branch, &w[output_weight], (n, h, h), false, hidden);
-        attention_backward(
-            self.attention(),
-            &a.qkv[..n * 3 * h],
-            context,
-            &a.log_sum_exp[..n * self.config.num_attention_heads],
-            pass.tokens.offsets(),
-            &pass.sequence_keys,
-            rates.attention.as_ref().map(|d| (d, Site::attention(layer))),
-            hidden,
-            qkv_gradient,
-            scratch,
-        );
-        add_column_sums(qkv_gradient, &mut gradient[ranges.qkv_bias.clone()], partials);
-        self.layer_input(layer, pass, rates, hidden);
+        {
+            let Workspace { activations, hidden, gradient: upstream, branch, wide, scratch, partials } =
+                workspace;
+            let a = activations.layer(layer, &pass.rows_kept());
+            let (hidden, upstream) = (&mut hidden[..n * h], &mut upstream[..n * h]);
+            let (branch, qkv_gradient) = (&mut branch[..n * h], &mut wide[..n * 3 * h]);
+            norm_backward(
+                (&w[ranges.attention_norm_weight.clone()], a.attention_xhat, a.attention_rstd),
+                rates.hidden.as_ref().map(|d| (d, Site::attention_output(layer), pass.rows())),
+                (upstream, branch),
+                [&ranges.attention_norm_weight, &ranges.attention_norm_bias, &ranges.attention_output_bias],
+                gradient,
+                partials,
+            );
+            let output_weight = ranges.attention_output_weight.clone();
+            weight_gradient(branch, a.context, (n, h, h), &mut gradient[output_weight.clone()]);
+            input_gradient(branch, &w[output_weight], (n, h, h), false, hidden);
+            attention_backward(
+                self.attention(),
+                a.qkv,
+                a.context,
+                a.log_sum_exp,
+                pass.tokens.offsets(),
+                &pass.sequence_keys,
+                rates.attention.as_ref().map(|d| (d, Site::attention(layer))),
+                hidden,
+                qkv_gradient,
+                scratch,
+            );
+            add_column_sums(qkv_gradient, &mut gradient[ranges.qkv_bias.clone()], partials);
+        }
+        self.layer_input(layer, pass, workspace, rates);
+        let Workspace { hidden, gradient: upstream, wide, .. } = workspace;
+        let (hidden, upstream, qkv_gradient) = (&hidden[..n * h], &mut upstream[..n * h], &wide[..n * 3 * h]);
         weight_gradient(qkv_gradient, hidden, (n, h, 3 * h), &mut gradient[ranges.qkv_weight.clone()]);
         input_gradient(qkv_gradient, &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, upstream);
     }
 
-    /// Makes the input of a layer again: the output of the one below, or of the embeddings.
-    fn layer_input(&self, layer: usize, pass: &Pass, rates: Rates, out: &mut [f32]) {
+    /// Makes the attention block's output again, in `workspace.hidden`.
+    fn attention_block_output(&self, layer: usize, pass: &Pass, workspace: &mut Workspace) {
+        let LayerRanges { attention_norm_weight, attention_norm_bias, .. } = &self.layout.layers[layer];
+        let a = workspace.activations.layer(layer, &pass.rows_kept());
+        let out = &mut workspace.hidden[..a.attention_xhat.len()];
+        layer_norm_output(self.norm(attention_norm_weight, attention_norm_bias), a.attention_xhat, out);
+    }
+
+    /// Makes the input of a layer again, in `workspace.hidden`: the output of the one below, or of the embeddings.
+    fn layer_input(&self, layer: usize, pass: &Pass, workspace: &mut Workspace, rates: Rates) {
+        let out = &mut workspace.hidden[..pass.tokens.tokens() * self.config.hidden_size];
         match layer.checked_sub(1) {
             Some(below) => {
                 let LayerRanges { output_norm_weight, output_norm_bias, .. } = &self.layout.layers[below];
-                let norm = self.norm(output_norm_weight, output_norm_bias);
-                layer_norm_output(norm, &pass.layers[below].output_xhat[..out.len()], out);
+                let xhat = workspace.activations.output_xhat(below, &pass.rows_kept());
+                layer_norm_output(self.norm(output_norm_weight, output_norm_bias), xhat, out);
             }
             None => embedding_forward(
                 self.tables(),
@@ -317,10 +369,9 @@ fn norm_backward(
     dropout: Option<(&Dropout, Site, contaccum_kernels::TokenRows)>,
     (upstream, branch): (&mut [f32], &mut [f32]),
     ranges: [&std::ops::Range<usize>; 3],
-    gradient: &mut [f32],
+    gradient: &mut Gradient,
     partials: &mut Partials,
 ) {
-    let [dw, db, dbranch] =
-        gradient.get_disjoint_mut(ranges.map(Clone::clone)).expect("tensors of a layout are disjoint");
+    let [dw, db, dbranch] = gradient.disjoint(ranges);
     residual_layer_norm_backward(weight, xhat, rstd, dropout, upstream, branch, (dw, db, dbranch), partials);
 }

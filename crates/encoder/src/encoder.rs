@@ -2,8 +2,10 @@
 
 use contaccum_kernels::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
 
+use crate::activations::Keep;
 use crate::bert::{Bert, DropoutStream};
-use crate::pass::{Keep, Pass, PassLimits, Workspace};
+use crate::gradient::Gradient;
+use crate::pass::{Pass, PassLimits, Workspace};
 use crate::{BertConfig, Layout, ModelSettings, PackedTokens, Pooling};
 
 /// A model with its parameters in one flat buffer, and what makes a vector of its hidden states.
@@ -92,10 +94,11 @@ impl Encoder {
 
     /// Adds the parameters' gradients to `gradient`, from that of the vectors of the last [`Encoder::represent`] of
     /// this pass with the same dropout stream. `vector_gradient` `[sequences, dim]` is used up, and so are the
-    /// activations of the pass.
+    /// activations of the pass. `gradient` is in the layout of the weights; as long as those behind
+    /// [`Layout::embeddings`], it leaves the embeddings out: they are frozen.
     ///
     /// # Panics
-    /// When the pass keeps nothing for a backward pass.
+    /// When the workspace keeps nothing for a backward pass, or `gradient` has another length.
     pub fn backpropagate(
         &self,
         pass: &mut Pass,
@@ -115,7 +118,7 @@ impl Encoder {
         }
         let offsets = pass.tokens.offsets();
         pool_backward(self.pool(), vector_gradient, offsets, self.dim(), &mut workspace.gradient);
-        self.bert().backward(pass, workspace, dropout, gradient);
+        self.bert().backward(pass, workspace, dropout, &mut Gradient::new(&self.layout, gradient));
     }
 }
 
@@ -128,8 +131,15 @@ pub struct Embedder {
 impl Embedder {
     /// Buffers for packs within `limits`.
     pub fn new(config: &BertConfig, limits: PassLimits) -> Self {
-        let pass = Pass::new(config, limits, Keep::Nothing);
+        let pass = Pass::new(config, limits);
         Self { pass, workspace: Workspace::new(config, limits, Keep::Nothing) }
+    }
+
+    /// Bytes that [`Embedder::new`] allocates in a pool of `threads`.
+    pub fn memory_bytes(config: &BertConfig, limits: PassLimits, threads: usize) -> usize {
+        Pass::memory_bytes(config, limits)
+            + Workspace::activations_bytes(config, limits, Keep::Nothing)
+            + Workspace::scratch_bytes(config, limits, Keep::Nothing, threads)
     }
 
     /// The vectors of `tokens`, `[sequences, dim]` into `out`.

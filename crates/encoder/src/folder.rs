@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BertConfig, EncoderError, Layout, ModelSettings, TextTokenizer, hub::Hub, settings::Modules,
-    weights::load_weights,
+    BertConfig, EncoderError, Layout, ModelSettings, TextTokenizer,
+    hub::Hub,
+    settings::Modules,
+    weights::{load_weights, read_weights},
 };
 
 /// A folder that holds a model: its configuration, settings, tokenizer and weights.
@@ -39,6 +41,17 @@ impl ModelFolder {
         };
         let modules = Modules::read(&path)?;
         Ok(Self { path, modules })
+    }
+
+    /// Reads `config.json` alone, of a folder, of the Hugging Face cache or of the hub.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::locate`] and [`BertConfig::read`].
+    pub fn locate_config(name_or_path: &str) -> Result<BertConfig, EncoderError> {
+        match is_hub_name(name_or_path) && !Path::new(name_or_path).exists() {
+            true => BertConfig::read(&Hub::from_environment().fetch_config(name_or_path)?),
+            false => Self::locate(name_or_path)?.config(),
+        }
     }
 
     /// Where the folder lies.
@@ -81,9 +94,21 @@ impl ModelFolder {
     /// # Errors
     /// As [`load_weights`]; where only another format of weights is there, says how to convert it.
     pub fn weights(&self, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
+        load_weights(&self.weights_file()?, layout)
+    }
+
+    /// As [`ModelFolder::weights`], into a buffer that is already there; after an error its content is of no use.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::weights`].
+    pub fn read_weights(&self, layout: &Layout, weights: &mut [f32]) -> Result<(), EncoderError> {
+        read_weights(&self.weights_file()?, layout, weights)
+    }
+
+    fn weights_file(&self) -> Result<PathBuf, EncoderError> {
         let path = self.transformer().join("model.safetensors");
         if path.exists() {
-            return load_weights(&path, layout);
+            return Ok(path);
         }
         let convert = "convert them with transformers in Python: \
                        AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, max_shard_size='100GB')";

@@ -7,7 +7,7 @@ use std::{
 
 use hf_hub::{
     Cache, Repo, RepoType,
-    api::sync::{ApiBuilder, ApiError},
+    api::sync::{Api, ApiBuilder, ApiError},
 };
 
 use crate::{EncoderError, error::one_line};
@@ -79,6 +79,33 @@ impl Hub {
         }
     }
 
+    /// A model's `config.json` alone, from the cache or fetched.
+    pub(crate) fn fetch_config(&self, name: &str) -> Result<PathBuf, EncoderError> {
+        let (file, cache) = ("config.json", Cache::new(self.cache.clone()));
+        if let Some(path) = cache.model(name.to_owned()).get(file) {
+            return Ok(path);
+        }
+        let (name, cache) = (name.to_owned(), self.cache.clone());
+        if self.offline {
+            return Err(EncoderError::HubOffline { name, cache });
+        }
+        let fetched = self.api().and_then(|api| api.model(name.clone()).get(file));
+        fetched.map_err(|reason| EncoderError::HubFailed {
+            name,
+            cache,
+            reason: one_line(&reason.to_string()),
+        })
+    }
+
+    fn api(&self) -> Result<Api, ApiError> {
+        let mut builder =
+            ApiBuilder::from_cache(Cache::new(self.cache.clone())).with_token(self.token.clone());
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        builder.with_retries(3).build()
+    }
+
     /// The cached folder of a model's `main` branch, if configuration, weights and tokenizer are in it.
     fn cached(&self, name: &str) -> Option<PathBuf> {
         let repo = Cache::new(self.cache.clone()).model(name.to_owned());
@@ -91,11 +118,7 @@ impl Hub {
 
     fn download(&self, name: &str) -> Result<PathBuf, ApiError> {
         let cache = Cache::new(self.cache.clone());
-        let mut builder = ApiBuilder::from_cache(cache.clone()).with_token(self.token.clone());
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
-        }
-        let api = builder.with_retries(3).build()?;
+        let api = self.api()?;
         let info = api.model(name.to_owned()).info()?;
         // By commit, so that a push in between cannot mix two versions.
         let repo = Repo::with_revision(name.to_owned(), RepoType::Model, info.sha.clone());

@@ -3,6 +3,7 @@
 //! The crate knows models, not training.
 #![deny(missing_docs)]
 
+mod activations;
 mod bert;
 mod config;
 mod encoder;
@@ -10,6 +11,7 @@ mod error;
 mod export;
 mod files;
 mod folder;
+mod gradient;
 mod hub;
 mod parameters;
 mod pass;
@@ -18,6 +20,7 @@ mod tokenizer;
 mod tokens;
 mod weights;
 
+pub use activations::{Keep, Recompute};
 pub use bert::DropoutStream;
 pub use config::BertConfig;
 pub use encoder::{Embedder, Encoder};
@@ -25,7 +28,7 @@ pub use error::EncoderError;
 pub use export::{ModelCard, check_export_target, export_folder};
 pub use folder::ModelFolder;
 pub use parameters::{Layout, Tensor};
-pub use pass::{Keep, Pass, PassLimits, Workspace};
+pub use pass::{Pass, PassLimits, Workspace};
 pub use settings::{ModelSettings, Pooling, Similarity};
 pub use tokenizer::{PassageFormat, TextTokenizer};
 pub use tokens::{PackedTokens, TokenSequence};

@@ -112,6 +112,11 @@ impl Layout {
         &self.tensors
     }
 
+    /// The parameters of the embeddings, their LayerNorm included: the first of the buffer.
+    pub fn embeddings(&self) -> Range<usize> {
+        self.words.start..self.embedding_norm_bias.end
+    }
+
     /// Number of parameters.
     pub fn parameters(&self) -> usize {
         self.len

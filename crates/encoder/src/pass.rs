@@ -1,7 +1,10 @@
-//! The buffers of a pass: what the backward pass keeps, and the workspace that passes share.
+//! One pass's sequences, and the buffers that passes share.
 
-use contaccum_kernels::{Partials, TokenRows, attention_scratch_len};
+use std::ops::Range;
 
+use contaccum_kernels::{Partials, TokenRows, attention_scratch_len, resident_zeros};
+
+use crate::activations::{Activations, Keep};
 use crate::{BertConfig, PackedTokens};
 
 /// The largest pack a pass can take.
@@ -26,101 +29,52 @@ impl PassLimits {
     }
 }
 
-/// What a pass keeps of its activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Every layer's, for a backward pass.
-    ForBackward,
-    /// One layer's at a time.
-    Nothing,
-}
-
-/// What one layer keeps per token: query, key and value, the attention's output and log-sum-exp, the feed-forward
-/// layer's preactivation, and both LayerNorms' normalised rows and reciprocal standard deviations. Everything else
-/// is made again from these.
-pub(crate) struct LayerActivations {
-    pub qkv: Vec<f32>,
-    pub context: Vec<f32>,
-    pub log_sum_exp: Vec<f32>,
-    pub attention_xhat: Vec<f32>,
-    pub attention_rstd: Vec<f32>,
-    pub preactivation: Vec<f32>,
-    pub output_xhat: Vec<f32>,
-    pub output_rstd: Vec<f32>,
-}
-
-impl LayerActivations {
-    fn new(config: &BertConfig, tokens: usize) -> Self {
-        let zeros = |width: usize| vec![0.0; width * tokens];
-        let h = config.hidden_size;
-        Self {
-            qkv: zeros(3 * h),
-            context: zeros(h),
-            log_sum_exp: zeros(config.num_attention_heads),
-            attention_xhat: zeros(h),
-            attention_rstd: zeros(1),
-            preactivation: zeros(config.intermediate_size),
-            output_xhat: zeros(h),
-            output_rstd: zeros(1),
-        }
-    }
-
-    fn floats_per_token(config: &BertConfig) -> usize {
-        6 * config.hidden_size + config.num_attention_heads + config.intermediate_size + 2
-    }
-}
-
-/// One pass over packed sequences: its tokens, and the activations its backward pass needs.
+/// One pass over packed sequences: its tokens and its vectors. Its activations lie in the workspace.
 pub struct Pass {
-    pub(crate) limits: PassLimits,
-    pub(crate) keep: Keep,
+    limits: PassLimits,
+    first_row: usize,
     pub(crate) tokens: PackedTokens,
     pub(crate) sequence_keys: Vec<u32>,
-    pub(crate) token_keys: Vec<u32>,
-    pub(crate) positions: Vec<u32>,
-    pub(crate) layers: Vec<LayerActivations>,
+    token_keys: Vec<u32>,
+    positions: Vec<u32>,
     pub(crate) vectors: Vec<f32>,
     pub(crate) lengths: Vec<f32>,
 }
 
 impl Pass {
     /// Allocates a pass for packs within `limits`.
-    pub fn new(config: &BertConfig, limits: PassLimits, keep: Keep) -> Self {
-        let layers = match keep {
-            Keep::ForBackward => config.num_hidden_layers,
-            Keep::Nothing => 1,
-        };
+    pub fn new(config: &BertConfig, limits: PassLimits) -> Self {
         Self {
             limits,
-            keep,
+            first_row: 0,
             tokens: PackedTokens::with_capacity(limits.tokens, limits.sequences),
             sequence_keys: Vec::with_capacity(limits.sequences),
             token_keys: Vec::with_capacity(limits.tokens),
             positions: Vec::with_capacity(limits.tokens),
-            layers: (0..layers).map(|_| LayerActivations::new(config, limits.tokens)).collect(),
-            vectors: vec![0.0; limits.sequences * config.hidden_size],
-            lengths: vec![0.0; limits.sequences],
+            vectors: resident_zeros(limits.sequences * config.hidden_size),
+            lengths: resident_zeros(limits.sequences),
         }
     }
 
     /// Bytes that [`Pass::new`] allocates.
-    pub fn memory_bytes(config: &BertConfig, limits: PassLimits, keep: Keep) -> usize {
-        let layers = match keep {
-            Keep::ForBackward => config.num_hidden_layers,
-            Keep::Nothing => 1,
-        };
-        let floats = layers * limits.tokens * LayerActivations::floats_per_token(config)
-            + limits.sequences * (config.hidden_size + 1);
+    pub fn memory_bytes(config: &BertConfig, limits: PassLimits) -> usize {
+        let floats = limits.sequences * (config.hidden_size + 1);
         let token_words = 3 * limits.tokens + 2 * limits.sequences + 1;
         (floats + token_words) * size_of::<f32>() + limits.tokens
     }
 
     /// Empties the pass for new sequences.
     pub fn clear(&mut self) {
+        self.first_row = 0;
         self.tokens.clear();
         self.sequence_keys.clear();
         self.token_keys.clear();
         self.positions.clear();
+    }
+
+    /// Lays the activations of this pass behind those of `other`, so that both can wait for their backward passes.
+    pub fn follow(&mut self, other: &Self) {
+        self.first_row = other.rows_kept().end;
     }
 
     /// Adds a sequence whose dropout masks depend on `key`.
@@ -167,10 +121,17 @@ impl Pass {
     pub(crate) fn rows(&self) -> TokenRows<'_> {
         TokenRows { keys: &self.token_keys, positions: &self.positions }
     }
+
+    /// The rows of the workspace's activations that are this pass's.
+    pub(crate) fn rows_kept(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.tokens.tokens()
+    }
 }
 
-/// Buffers that passes use one after the other.
+/// Buffers that passes share: activations, where each pass has rows of its own, and scratch that they use one after
+/// the other.
 pub struct Workspace {
+    pub(crate) activations: Activations,
     pub(crate) hidden: Vec<f32>,
     pub(crate) gradient: Vec<f32>,
     pub(crate) branch: Vec<f32>,
@@ -180,21 +141,27 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Allocates a workspace for passes within `limits`; without a backward pass it is smaller.
+    /// Allocates a workspace for passes within `limits` each; without a backward pass it is smaller.
     pub fn new(config: &BertConfig, limits: PassLimits, keep: Keep) -> Self {
         let backward = backward_tokens(limits, keep);
         Self {
-            hidden: vec![0.0; limits.tokens * config.hidden_size],
-            gradient: vec![0.0; backward * config.hidden_size],
-            branch: vec![0.0; backward * config.hidden_size],
-            wide: vec![0.0; limits.tokens * wide(config)],
-            scratch: vec![0.0; attention_scratch_len(limits.longest, contaccum_kernels::threads())],
+            activations: Activations::new(config, limits.tokens, keep),
+            hidden: resident_zeros(limits.tokens * config.hidden_size),
+            gradient: resident_zeros(backward * config.hidden_size),
+            branch: resident_zeros(backward * config.hidden_size),
+            wide: resident_zeros(limits.tokens * wide(config)),
+            scratch: resident_zeros(attention_scratch_len(limits.longest, contaccum_kernels::threads())),
             partials: Partials::new(wide(config)),
         }
     }
 
-    /// Bytes that [`Workspace::new`] allocates in a pool of `threads`.
-    pub fn memory_bytes(config: &BertConfig, limits: PassLimits, keep: Keep, threads: usize) -> usize {
+    /// Bytes of activations that [`Workspace::new`] allocates.
+    pub fn activations_bytes(config: &BertConfig, limits: PassLimits, keep: Keep) -> usize {
+        Activations::memory_bytes(config, limits.tokens, keep)
+    }
+
+    /// Bytes of scratch that [`Workspace::new`] allocates in a pool of `threads`.
+    pub fn scratch_bytes(config: &BertConfig, limits: PassLimits, keep: Keep, threads: usize) -> usize {
         let floats = limits.tokens * (config.hidden_size + wide(config))
             + 2 * backward_tokens(limits, keep) * config.hidden_size
             + attention_scratch_len(limits.longest, threads);
@@ -204,7 +171,7 @@ impl Workspace {
 
 fn backward_tokens(limits: PassLimits, keep: Keep) -> usize {
     match keep {
-        Keep::ForBackward => limits.tokens,
+        Keep::ForBackward { .. } => limits.tokens,
         Keep::Nothing => 0,
     }
 }

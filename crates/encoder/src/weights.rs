@@ -32,6 +32,29 @@ const PREFIXES: [&str; 2] = ["", "bert."];
 /// When the file is missing, cut short or broken, or a tensor is missing, of another shape, of a type without
 /// conversion, or not finite.
 pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
+    let mut weights = Vec::new();
+    read_file(path, layout, |length| {
+        weights = vec![0.0; length];
+        &mut weights
+    })?;
+    Ok(weights)
+}
+
+/// As [`load_weights`], into a buffer of `layout.parameters()` numbers.
+///
+/// # Panics
+/// When the buffer has another length.
+pub(crate) fn read_weights(path: &Path, layout: &Layout, weights: &mut [f32]) -> Result<(), EncoderError> {
+    assert_eq!(weights.len(), layout.parameters(), "weights must fill the layout");
+    read_file(path, layout, |_| weights)
+}
+
+/// `buffer` gives the buffer to fill.
+fn read_file<'w>(
+    path: &Path,
+    layout: &Layout,
+    buffer: impl FnOnce(usize) -> &'w mut [f32],
+) -> Result<(), EncoderError> {
     let mut file = File::open(path).map_err(|reason| match reason.kind() {
         io::ErrorKind::NotFound => EncoderError::FileMissing {
             path: path.into(),
@@ -50,7 +73,7 @@ pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderErr
         .iter()
         .map(|tensor| find_tensor(path, &metadata, prefix, tensor))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut weights = vec![0.0; layout.parameters()];
+    let weights = buffer(layout.parameters());
     for (tensor, (name, info)) in layout.tensors().iter().zip(found) {
         let values = &mut weights[tensor.range.clone()];
         read_tensor(&mut file, data_start, info, values)
@@ -59,7 +82,7 @@ pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderErr
             return Err(EncoderError::TensorNotFinite { path: path.into(), tensor: name });
         }
     }
-    Ok(weights)
+    Ok(())
 }
 
 /// Writes every tensor of `layout` as f32 to a safetensors file that transformers reads, whole or not at all.

@@ -2,8 +2,8 @@
 //! differences of the float64 loss, with dropout on.
 
 use contaccum_encoder::{
-    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, Pooling, Similarity,
-    TokenSequence, Workspace,
+    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, Pooling, Recompute,
+    Similarity, TokenSequence, Workspace,
 };
 use contaccum_kernels::{Dropout, Site};
 
@@ -21,6 +21,10 @@ fn config(dropout: f64) -> BertConfig {
         attention_probs_dropout_prob: dropout,
         ..BertConfig::default()
     }
+}
+
+fn keep(limits: PassLimits, recompute: Recompute) -> Keep {
+    Keep::ForBackward { tokens: limits.tokens, recompute }
 }
 
 fn settings(pooling: Pooling, normalize: bool) -> ModelSettings {
@@ -205,8 +209,8 @@ fn check(pooling: Pooling, normalize: bool, rate: f64) {
     };
     let encoder = Encoder::new(config.clone(), settings(pooling, normalize), weights);
     let limits = PassLimits { tokens: 20, sequences: 4, longest: 8 };
-    let mut pass = Pass::new(&config, limits, Keep::ForBackward);
-    let mut workspace = Workspace::new(&config, limits, Keep::ForBackward);
+    let mut pass = Pass::new(&config, limits);
+    let mut workspace = Workspace::new(&config, limits, keep(limits, Recompute::None));
     for (sequence, key) in sequences() {
         pass.push(&sequence, key);
     }
@@ -255,8 +259,8 @@ fn a_pass_split_in_two_gives_the_same_vectors_and_gradients() {
         Encoder::new(config.clone(), settings(Pooling::Mean, true), values(layout.parameters(), 3, 0.5));
     let limits = PassLimits { tokens: 20, sequences: 4, longest: 8 };
     let run = |chunks: &[std::ops::Range<usize>]| {
-        let mut pass = Pass::new(&config, limits, Keep::ForBackward);
-        let mut workspace = Workspace::new(&config, limits, Keep::ForBackward);
+        let mut pass = Pass::new(&config, limits);
+        let mut workspace = Workspace::new(&config, limits, keep(limits, Recompute::None));
         let mut gradient = vec![0.0; layout.parameters()];
         let mut all = Vec::new();
         for chunk in chunks {
@@ -278,11 +282,78 @@ fn a_pass_split_in_two_gives_the_same_vectors_and_gradients() {
 }
 
 #[test]
-fn planned_bytes_are_the_bytes_of_the_buffers() {
-    // Twice the tokens, twice the activations: the figure is linear and counts every layer.
+fn what_is_made_again_or_lies_behind_another_pass_gives_the_same_bits() {
+    let config = config(0.2);
+    let layout = Layout::new(&config);
+    let encoder =
+        Encoder::new(config.clone(), settings(Pooling::Mean, true), values(layout.parameters(), 3, 0.5));
+    let limits = PassLimits { tokens: 20, sequences: 4, longest: 8 };
+    // Two passes wait for their backward passes together, as queries and passages do.
+    let run = |recompute| {
+        let (mut first, mut second) = (Pass::new(&config, limits), Pass::new(&config, limits));
+        let kept = Keep::ForBackward { tokens: 14, recompute };
+        let mut workspace = Workspace::new(&config, limits, kept);
+        let mut gradient = vec![0.0; layout.parameters()];
+        let all = sequences();
+        first.push(&all[0].0, all[0].1);
+        second.push(&all[1].0, all[1].1);
+        second.push(&all[2].0, all[2].1);
+        second.follow(&first);
+        let (mut one, mut other) = (vec![0.0; 12], vec![0.0; 24]);
+        encoder.represent(&mut first, &mut workspace, Some(STREAM), &mut one);
+        encoder.represent(&mut second, &mut workspace, Some(STREAM), &mut other);
+        let vectors = [one.clone(), other.clone()].concat();
+        let mut upstream = values(36, 5, 1.0);
+        let (a, b) = upstream.split_at_mut(12);
+        encoder.backpropagate(&mut first, &mut workspace, Some(STREAM), a, &mut gradient);
+        encoder.backpropagate(&mut second, &mut workspace, Some(STREAM), b, &mut gradient);
+        (vectors, gradient)
+    };
+    let none = run(Recompute::None);
+    assert!(none.1.iter().any(|g| *g != 0.0));
+    for recompute in [Recompute::Selective, Recompute::Layer] {
+        assert!(run(recompute) == none, "{recompute:?} has other bits");
+    }
+}
+
+#[test]
+fn frozen_embeddings_change_no_other_gradient() {
+    let config = config(0.2);
+    let layout = Layout::new(&config);
+    let encoder =
+        Encoder::new(config.clone(), settings(Pooling::Cls, false), values(layout.parameters(), 3, 0.5));
+    let limits = PassLimits { tokens: 20, sequences: 4, longest: 8 };
+    let run = |parameters: usize| {
+        let mut pass = Pass::new(&config, limits);
+        let mut workspace = Workspace::new(&config, limits, keep(limits, Recompute::None));
+        sequences().iter().for_each(|(s, key)| pass.push(s, *key));
+        let mut gradient = vec![0.0; parameters];
+        encoder.represent(&mut pass, &mut workspace, Some(STREAM), &mut [0.0; 36]);
+        let mut upstream = values(36, 5, 1.0);
+        encoder.backpropagate(&mut pass, &mut workspace, Some(STREAM), &mut upstream, &mut gradient);
+        gradient
+    };
+    let frozen = layout.embeddings().len();
+    assert!(run(layout.parameters() - frozen) == run(layout.parameters())[frozen..]);
+}
+
+#[test]
+fn planned_bytes_grow_with_the_tokens_by_what_a_policy_keeps() {
     let config = config(0.0);
-    let at = |tokens| PassLimits { tokens, sequences: 2, longest: 8 };
-    let bytes = |tokens| Pass::memory_bytes(&config, at(tokens), Keep::ForBackward);
-    let per_token = (6 * 12 + 3 + 20 + 2) * 2 * 4 + 3 * 4 + 1;
-    assert_eq!(bytes(200) - bytes(100), 100 * per_token);
+    let (h, heads, f, layers) = (12, 3, 20, 2);
+    let inputs = 3 * h + f;
+    let attention = 2 * h + heads + 1;
+    let output = h + 1;
+    let cases = [
+        (Recompute::None, layers * (inputs + attention + output)),
+        (Recompute::Selective, layers * (attention + output) + inputs),
+        (Recompute::Layer, layers * output + inputs + attention),
+    ];
+    for (recompute, floats_per_token) in cases {
+        let bytes = |tokens| {
+            let limits = PassLimits { tokens, sequences: 2, longest: 8 };
+            Workspace::activations_bytes(&config, limits, keep(limits, recompute))
+        };
+        assert_eq!(bytes(200) - bytes(100), 100 * floats_per_token * 4, "{recompute:?}");
+    }
 }

@@ -22,6 +22,7 @@ mod math;
 mod matrix;
 mod parallel;
 mod pooling;
+mod resident;
 #[cfg(test)]
 mod testing;
 
@@ -37,6 +38,7 @@ pub use linear::add_column_sums;
 pub use matrix::{Mat, MatMut, matmul, matmul_on_this_thread};
 pub use parallel::Partials;
 pub use pooling::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+pub use resident::resident_zeros;
 
 /// Threads of the current pool.
 pub fn threads() -> usize {

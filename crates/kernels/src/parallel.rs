@@ -16,7 +16,7 @@ impl Partials {
     /// Room for sums of up to `width` columns in all, for the current thread pool.
     pub fn new(width: usize) -> Self {
         let parts = rayon::current_num_threads() * PARTS_PER_THREAD;
-        Self { parts, width, data: vec![0.0; parts * width] }
+        Self { parts, width, data: crate::resident_zeros(parts * width) }
     }
 
     /// Bytes that [`Partials::new`] allocates for this width and thread count.

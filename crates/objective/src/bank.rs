@@ -25,7 +25,7 @@ enum Store {
 impl Store {
     fn new(dtype: BankDtype, values: usize) -> Self {
         match dtype {
-            BankDtype::F32 => Self::F32(vec![0.0; values]),
+            BankDtype::F32 => Self::F32(contaccum_kernels::resident_zeros(values)),
             BankDtype::Bf16 => Self::Bf16(vec![bf16::ZERO; values]),
         }
     }

@@ -115,7 +115,7 @@ impl Sums {
     fn new(rows: usize, slots_per_row: usize) -> Self {
         Self {
             slots_per_row,
-            slots: vec![0.0; rows * slots_per_row],
+            slots: contaccum_kernels::resident_zeros(rows * slots_per_row),
             newer: vec![0.0; rows],
             open: vec![0.0; rows],
             total: vec![0.0; rows],

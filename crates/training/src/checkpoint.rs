@@ -42,11 +42,12 @@ pub const QUERY_ENCODER: &str = "query_encoder";
 pub const PASSAGE_ENCODER: &str = "passage_encoder";
 
 /// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-pub(crate) const FREE_SETTINGS: [&str; 11] = [
+pub(crate) const FREE_SETTINGS: [&str; 12] = [
     "output_dir",
     "model",
     "train",
     "threads",
+    "recompute",
     "save_steps",
     "save_total_limit",
     "logging_steps",
@@ -296,9 +297,8 @@ pub(crate) fn restore(path: &Path, identity: &RunIdentity, trainer: &mut Trainer
     let model = path.join(MODEL);
     let load = |name: &str, tower: &mut Tower| -> Result<(), TrainError> {
         let folder = ModelFolder::locate(&model.join(name).to_string_lossy())?;
-        let weights = folder.weights(tower.encoder.layout())?;
-        tower.encoder.weights_mut().copy_from_slice(&weights);
-        Ok(())
+        let layout = tower.encoder.layout().clone();
+        Ok(folder.read_weights(&layout, tower.encoder.weights_mut())?)
     };
     match &mut trainer.towers.passage {
         None => load("", &mut trainer.towers.query)?,

@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use contaccum_data::TrainingSource;
-use contaccum_encoder::{PassageFormat, Pooling, Similarity};
+use contaccum_encoder::{BertConfig, PassageFormat, Pooling, Recompute, Similarity};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::Scheduler;
@@ -38,6 +39,8 @@ pub struct TrainConfig {
     pub similarity: Similarity,
     /// Dropout probability on hidden states and attention; default: what the model's `config.json` says.
     pub dropout: Option<f64>,
+    /// Leave the embeddings as they are: no gradient and no optimizer state of them; default false.
+    pub freeze_embeddings: bool,
     /// Longest query in tokens, special tokens included; default 64.
     pub query_max_length: usize,
     /// Longest passage in tokens, special tokens included; default 256.
@@ -72,6 +75,14 @@ pub struct TrainConfig {
     pub local_batch_size: usize,
     /// Local batches per update; default 16.
     pub gradient_accumulation_steps: usize,
+    /// Most tokens whose activations are in memory at once, queries and passages together; default: those of a local
+    /// batch at its longest. A local batch of more tokens is encoded twice, in chunks, for the same gradient.
+    pub max_tokens: Option<usize>,
+    /// What backward passes make again instead of keeping it; default none.
+    pub recompute: Recompute,
+    /// Most memory the run may take; `local_batch_size`, `gradient_accumulation_steps`, `max_tokens` and `recompute`
+    /// are then chosen, for the same total batch. Default: no limit.
+    pub memory_budget: Option<ByteSize>,
 
     // -- method
     /// Name of the method: a point of the space that the next six keys span; default `contaccum`.
@@ -151,6 +162,7 @@ impl Default for TrainConfig {
             normalize: None,
             similarity: Similarity::Cosine,
             dropout: None,
+            freeze_embeddings: false,
             query_max_length: 64,
             passage_max_length: 256,
             query_prompt: None,
@@ -166,6 +178,9 @@ impl Default for TrainConfig {
             mask_false_negatives: true,
             local_batch_size: 8,
             gradient_accumulation_steps: 16,
+            max_tokens: None,
+            recompute: Recompute::None,
+            memory_budget: None,
             method: Method::Contaccum,
             memory_bank_size: None,
             bank_queries: None,
@@ -237,6 +252,14 @@ impl Method {
             Self::PreBatch => "pre-batch",
             Self::Contaccum => "contaccum",
             Self::ContaccumGradCache => "contaccum-grad-cache",
+        }
+    }
+
+    /// Whether a query's current negatives are those of its local batch; otherwise they are the total batch's.
+    pub(crate) fn negatives_are_local(self) -> bool {
+        match self {
+            Self::FullBatch | Self::GradCache | Self::ContaccumGradCache => false,
+            Self::GradAccum | Self::PreBatch | Self::Contaccum => true,
         }
     }
 
@@ -331,6 +354,23 @@ impl TrainConfig {
     /// # Errors
     /// An unreadable recipe, an unknown key or wrong value (with its line), and all of [`Self::validate`].
     pub fn load(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
+        let config = Self::read(recipe, flags)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`Self::load`], for a plan: data and output folder need not be given.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for them.
+    pub fn load_for_plan(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
+        let config = Self::read(recipe, flags)?;
+        config.check_model()?;
+        config.check_values()?;
+        Ok(config)
+    }
+
+    fn read(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
         let mut settings = match recipe {
             None => toml::Table::new(),
             Some(path) => {
@@ -349,9 +389,7 @@ impl TrainConfig {
             }
         }
         settings.extend(flags);
-        let config: Self = settings.try_into().map_err(|error| toml_error("", "flags", &error))?;
-        config.validate()?;
-        Ok(config)
+        settings.try_into().map_err(|error| toml_error("", "flags", &error))
     }
 
     /// Parses a recipe; `place` names it in errors. Values are not checked against one another.
@@ -420,19 +458,39 @@ impl TrainConfig {
         1 + self.hard_negatives
     }
 
+    /// Tokens of a row at its longest: its query and its passages.
+    pub fn row_tokens(&self) -> usize {
+        self.query_max_length + self.passages_per_row() * self.passage_max_length
+    }
+
+    /// Checks that sequences are no longer than a model of this shape takes.
+    ///
+    /// # Errors
+    /// A length beyond the model's positions.
+    pub fn check_lengths(&self, shape: &BertConfig) -> Result<(), ConfigError> {
+        let positions = shape.max_position_embeddings;
+        let lengths =
+            [("query_max_length", self.query_max_length), ("passage_max_length", self.passage_max_length)];
+        for (key, length) in lengths {
+            if length > positions {
+                return setting(
+                    key,
+                    format!("{length}, but the model has {positions} positions (give at most that)"),
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The point of the space of methods that `method` and its overrides name.
     ///
     /// # Errors
     /// Overrides that contradict the method or one another.
     pub fn resolve(&self) -> Result<MethodPoint, ConfigError> {
         let method = self.method;
-        let (micro_batch_size, micro_steps) = match method {
-            Method::FullBatch | Method::GradCache | Method::ContaccumGradCache => {
-                (self.total_batch_size(), 1)
-            }
-            Method::GradAccum | Method::PreBatch | Method::Contaccum => {
-                (self.local_batch_size, self.gradient_accumulation_steps)
-            }
+        let (micro_batch_size, micro_steps) = match method.negatives_are_local() {
+            true => (self.local_batch_size, self.gradient_accumulation_steps),
+            false => (self.total_batch_size(), 1),
         };
         let chunked = method.is_chunked();
         let without_banks = MethodPoint {
@@ -487,17 +545,26 @@ impl TrainConfig {
     /// # Errors
     /// The first setting that makes no sense, in one line with its remedy.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.check_required()?;
+        self.check_model()?;
+        self.check_paths()?;
+        self.check_values()
+    }
+
+    fn check_values(&self) -> Result<(), ConfigError> {
         self.check_counts()?;
         self.check_numbers()?;
         self.check_alternatives()?;
         self.resolve().map(|_| ())
     }
 
-    fn check_required(&self) -> Result<(), ConfigError> {
+    fn check_model(&self) -> Result<(), ConfigError> {
         if self.model.is_empty() {
             return setting("model", "missing (give a folder or a hub name with --model or in the recipe)");
         }
+        Ok(())
+    }
+
+    fn check_paths(&self) -> Result<(), ConfigError> {
         for (key, path) in [("train", &self.train), ("output_dir", &self.output_dir)] {
             if path.as_os_str().is_empty() {
                 let flag = key.replace('_', "-");
@@ -527,6 +594,18 @@ impl TrainConfig {
                     format!("{value} leaves no room beside the special tokens (give 3 or more)"),
                 );
             }
+        }
+        if let Some(most) = self.max_tokens
+            && most < self.row_tokens()
+        {
+            let (row, passages) = (self.row_tokens(), self.passages_per_row());
+            let (query, passage) = (self.query_max_length, self.passage_max_length);
+            return setting(
+                "max_tokens",
+                format!(
+                    "{most}, but one row may have {query} + {passages} x {passage} = {row} (give at least that)"
+                ),
+            );
         }
         if self.total_batch_size() == 1 && self.negatives_per_query()? == 0 {
             return setting(

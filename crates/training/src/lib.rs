@@ -4,11 +4,13 @@
 //! batches ahead, [`Trainer`] does an update, `checkpoint` stores it, [`RunRecorder`] writes down what happened.
 #![deny(missing_docs)]
 
+mod budget;
 mod checkpoint;
 mod config;
 mod error;
 mod events;
 mod loader;
+mod memory;
 mod record;
 mod resident;
 mod run;
@@ -17,13 +19,15 @@ mod schedule;
 mod tower;
 mod trainer;
 
+pub use budget::{Largest, MemoryBudget};
 pub use checkpoint::{CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint};
 pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
 pub use error::TrainError;
+pub use memory::{HEAP_BYTES, MemoryPlan, PROGRAM_BYTES};
 pub use record::{RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
 pub use run::{MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
 pub use sample::TokenizedSample;
 pub use schedule::Scheduler;
 pub use tower::GradientNorms;
-pub use trainer::{MemoryPlan, Trainer, UpdateReport};
+pub use trainer::{Trainer, UpdateReport};

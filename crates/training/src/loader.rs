@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use contaccum_data::{BatchPlan, Sample, TrainingSet};
-use contaccum_encoder::{ModelSettings, TextTokenizer};
+use contaccum_encoder::{ModelSettings, TextTokenizer, TokenSequence};
 
 use crate::{TokenizedSample, TrainConfig, TrainError};
 
@@ -61,6 +61,15 @@ pub struct Loader {
 }
 
 impl Loader {
+    /// Bytes of the batches held at once, at their longest: those ready, the one being made and the one being used.
+    pub fn memory_bytes(config: &TrainConfig) -> usize {
+        let sequence = size_of::<TokenSequence>() + size_of::<u32>();
+        let row = size_of::<TokenizedSample>()
+            + config.passages_per_row() * sequence
+            + config.row_tokens() * size_of::<u32>();
+        (AHEAD + 2) * config.total_batch_size() * row
+    }
+
     /// Starts preparing the batches of `updates` (0 is the first of the run).
     pub fn start(rows: RowTokenizer, plan: BatchPlan, updates: Range<usize>) -> Self {
         let (sender, batches) = sync_channel(AHEAD);

@@ -11,8 +11,8 @@ use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, 
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
 use crate::{
-    ConfigError, MemoryPlan, MethodPoint, RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord,
-    UpdateReport, resident_memory,
+    ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES, RunRecorder, TrainConfig,
+    TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
 };
 
 /// The folder of a run's final model, inside its output folder.
@@ -43,23 +43,8 @@ impl StartModel {
             encoder: Encoder::new(shape, settings, weights),
             tokenizer: Arc::new(folder.tokenizer()?),
         };
-        start.check_lengths(config)?;
+        config.check_lengths(start.encoder.config())?;
         Ok(start)
-    }
-
-    fn check_lengths(&self, config: &TrainConfig) -> Result<(), TrainError> {
-        let positions = self.encoder.config().max_position_embeddings;
-        let lengths = [
-            ("query_max_length", config.query_max_length),
-            ("passage_max_length", config.passage_max_length),
-        ];
-        for (key, length) in lengths {
-            if length > positions {
-                let reason = format!("{length}, but the model has {positions} positions (give at most that)");
-                return Err(ConfigError::Setting { key, reason }.into());
-            }
-        }
-        Ok(())
     }
 
     fn duplicate(&self) -> Encoder {
@@ -87,6 +72,8 @@ pub struct Run {
     set: Arc<TrainingSet>,
     start: StartModel,
     updates: usize,
+    /// Resident before any buffer of the training is made, but for the model's weights.
+    program_bytes: usize,
 }
 
 /// What a run is going to do.
@@ -150,10 +137,10 @@ impl Run {
         Self::of(config, start, set)
     }
 
-    /// A run of parts that are already there.
+    /// A run of parts that are already there. A memory budget is met here, see [`Run::config`].
     ///
     /// # Errors
-    /// Fewer rows than a total batch, or a run of no updates.
+    /// Fewer rows than a total batch, a run of no updates, or a memory budget that nothing fits in.
     pub fn of(config: TrainConfig, start: StartModel, set: TrainingSet) -> Result<Self, TrainError> {
         let (rows, total) = (set.len(), config.total_batch_size());
         if rows < total {
@@ -166,7 +153,21 @@ impl Run {
             let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
         }
-        Ok(Self { config, set: Arc::new(set), start, updates })
+        let program_bytes = program_bytes(&start.encoder);
+        let config = match config.memory_budget {
+            None => config,
+            Some(budget) => {
+                let (shape, threads) = (start.encoder.config(), contaccum_kernels::threads());
+                let budget_bytes = budget.as_u64() as usize;
+                MemoryBudget { shape, threads, program_bytes, budget_bytes }.fit(&config)?
+            }
+        };
+        Ok(Self { config, set: Arc::new(set), start, updates, program_bytes })
+    }
+
+    /// The settings of the run: those given, with what a memory budget chose in its place.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
     }
 
     /// What the run is going to do.
@@ -187,7 +188,10 @@ impl Run {
             point: self.config.resolve()?,
             negatives_per_query: self.config.negatives_per_query()?,
             settings: self.start.encoder.settings().clone(),
-            memory: Trainer::memory_plan(&self.config, shape, contaccum_kernels::threads())?,
+            memory: MemoryPlan {
+                program_bytes: self.program_bytes,
+                ..Trainer::memory_plan(&self.config, shape, contaccum_kernels::threads())?
+            },
         })
     }
 
@@ -275,6 +279,15 @@ impl Run {
         checkpoint::save_model(&model, &trainer, &files)?;
         Ok(Outcome { model, last })
     }
+}
+
+/// What is resident now beside the weights of `encoder`, and what the heap may still grow by.
+fn program_bytes(encoder: &Encoder) -> usize {
+    let measured = resident_memory().current_bytes.map(|bytes| {
+        let weights = size_of_val(encoder.weights());
+        (bytes as usize).saturating_sub(weights) + HEAP_BYTES
+    });
+    measured.unwrap_or(PROGRAM_BYTES)
 }
 
 fn record(update: usize, epoch: f64, report: &UpdateReport, started: Instant) -> UpdateRecord {

@@ -1,21 +1,24 @@
 //! Encoders under training: parameters, gradients and optimizer state, for one encoder or two.
 
-use contaccum_encoder::Encoder;
-use contaccum_kernels::{AdamW, adamw, squared_norm};
+use contaccum_encoder::{Encoder, Layout};
+use contaccum_kernels::{AdamW, adamw, resident_zeros, squared_norm};
 
-/// An encoder with its gradient and AdamW moments, each in the layout of the weights.
+/// An encoder with its gradient and AdamW moments, each in the layout of the weights from the first trained one on.
 pub(crate) struct Tower {
     pub encoder: Encoder,
+    /// Parameters at the start of the buffer that are not trained.
+    frozen: usize,
     pub gradient: Vec<f32>,
     pub moment1: Vec<f32>,
     pub moment2: Vec<f32>,
 }
 
 impl Tower {
-    fn new(encoder: Encoder) -> Self {
-        let zeros = || vec![0.0; encoder.layout().parameters()];
+    fn new(encoder: Encoder, freeze_embeddings: bool) -> Self {
+        let frozen = frozen(encoder.layout(), freeze_embeddings);
+        let zeros = || resident_zeros(encoder.layout().parameters() - frozen);
         let (gradient, moment1, moment2) = (zeros(), zeros(), zeros());
-        Self { encoder, gradient, moment1, moment2 }
+        Self { encoder, frozen, gradient, moment1, moment2 }
     }
 
     fn gradient_norm(&self) -> f64 {
@@ -24,24 +27,30 @@ impl Tower {
 
     /// One AdamW update, tensor runs with and without weight decay in turn. Clears the gradient.
     fn update(&mut self, constants: AdamW) {
-        for (range, decays) in decay_runs(&self.encoder) {
+        for (range, decays) in decay_runs(&self.encoder, self.frozen) {
             let constants =
                 AdamW { weight_decay: if decays { constants.weight_decay } else { 0.0 }, ..constants };
+            let trained = range.start - self.frozen..range.end - self.frozen;
             adamw(
                 constants,
-                &mut self.encoder.weights_mut()[range.clone()],
-                &mut self.gradient[range.clone()],
-                &mut self.moment1[range.clone()],
-                &mut self.moment2[range],
+                &mut self.encoder.weights_mut()[range],
+                &mut self.gradient[trained.clone()],
+                &mut self.moment1[trained.clone()],
+                &mut self.moment2[trained],
             );
         }
     }
 }
 
-/// The flat buffer cut into the longest runs of tensors that agree on weight decay.
-fn decay_runs(encoder: &Encoder) -> Vec<(std::ops::Range<usize>, bool)> {
+/// Parameters at the start of the buffer that are not trained.
+fn frozen(layout: &Layout, freeze_embeddings: bool) -> usize {
+    if freeze_embeddings { layout.embeddings().len() } else { 0 }
+}
+
+/// The trained part of the flat buffer cut into the longest runs of tensors that agree on weight decay.
+fn decay_runs(encoder: &Encoder, frozen: usize) -> Vec<(std::ops::Range<usize>, bool)> {
     let mut runs: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
-    for tensor in encoder.layout().tensors() {
+    for tensor in encoder.layout().tensors().iter().filter(|tensor| tensor.range.start >= frozen) {
         match runs.last_mut() {
             Some((range, decays)) if *decays == tensor.decays() => range.end = tensor.range.end,
             _ => runs.push((tensor.range.clone(), tensor.decays())),
@@ -68,8 +77,9 @@ pub struct GradientNorms {
 }
 
 impl Towers {
-    pub fn new(query: Encoder, passage: Option<Encoder>) -> Self {
-        Self { query: Tower::new(query), passage: passage.map(Tower::new) }
+    pub fn new(query: Encoder, passage: Option<Encoder>, freeze_embeddings: bool) -> Self {
+        let tower = |encoder| Tower::new(encoder, freeze_embeddings);
+        Self { query: tower(query), passage: passage.map(tower) }
     }
 
     /// The tower that encodes passages.
@@ -95,8 +105,10 @@ impl Towers {
         }
     }
 
-    /// Bytes of weights, gradients and moments for encoders of this many parameters.
-    pub fn memory_bytes(parameters: usize, encoders: usize) -> usize {
-        4 * parameters * encoders * size_of::<f32>()
+    /// Bytes of the weights, and of as many numbers as are trained, for encoders of this layout.
+    pub fn memory_bytes(layout: &Layout, freeze_embeddings: bool, encoders: usize) -> (usize, usize) {
+        let bytes = |parameters: usize| parameters * encoders * size_of::<f32>();
+        let parameters = layout.parameters();
+        (bytes(parameters), bytes(parameters - frozen(layout, freeze_embeddings)))
     }
 }

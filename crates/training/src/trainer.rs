@@ -4,12 +4,15 @@
 //! micro-batch is cut into chunks, whose activations are in memory at once. With one chunk per micro-batch that is
 //! gradient accumulation (or the full batch); with several it is gradient caching (Gao et al., arXiv 2101.06983):
 //! all chunks are represented first, the loss is taken over all of them, and each chunk is represented again for its
-//! backward pass, under the same dropout masks.
+//! backward pass, under the same dropout masks. A micro-batch of more than `max_tokens` tokens is cut the same way, for
+//! the same gradient, whatever the method: how much memory is used does not depend on the lengths drawn.
 
-use contaccum_encoder::{DropoutStream, Encoder, Keep, Pass, PassLimits, Workspace};
-use contaccum_kernels::AdamW;
+use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Workspace};
+use contaccum_kernels::{AdamW, resident_zeros};
 use contaccum_objective::{BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
 
+use crate::loader::Loader;
+use crate::memory::{MemoryPlan, PROGRAM_BYTES, banks_bytes, products_bytes};
 use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
 use crate::{MethodPoint, Rows, TokenizedSample, TrainConfig, TrainError};
@@ -42,36 +45,11 @@ impl UpdateReport {
     }
 }
 
-/// Bytes a trainer allocates, by what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Weights, gradients and both AdamW moments of all encoders.
-    pub parameters_bytes: usize,
-    /// Activations kept for the backward pass.
-    pub activations_bytes: usize,
-    /// Buffers the passes share.
-    pub workspace_bytes: usize,
-    /// Representations and their gradients.
-    pub representations_bytes: usize,
-    /// Banks and the objective's scratch.
-    pub objective_bytes: usize,
-}
-
-impl MemoryPlan {
-    /// Everything together.
-    pub fn total_bytes(&self) -> usize {
-        self.parameters_bytes
-            + self.activations_bytes
-            + self.workspace_bytes
-            + self.representations_bytes
-            + self.objective_bytes
-    }
-}
-
 /// Sizes of every buffer of a trainer.
 struct Sizes {
     query_limits: PassLimits,
     passage_limits: PassLimits,
+    keep: Keep,
     micro_batch: usize,
     hard_negatives: usize,
     objective: ObjectiveConfig,
@@ -79,12 +57,18 @@ struct Sizes {
 
 impl Sizes {
     fn new(config: &TrainConfig, point: &MethodPoint, dim: usize) -> Self {
-        let limits =
-            |sequences: usize, longest: usize| PassLimits { tokens: sequences * longest, sequences, longest };
+        let rows_tokens = point.chunk_size * config.row_tokens();
+        let tokens = config.max_tokens.map_or(rows_tokens, |most| most.min(rows_tokens));
+        let limits = |sequences: usize, longest: usize| PassLimits {
+            tokens: tokens.min(sequences * longest),
+            sequences,
+            longest,
+        };
         let hard_negatives = point.micro_batch_size * config.hard_negatives;
         Self {
             query_limits: limits(point.chunk_size, config.query_max_length),
             passage_limits: limits(point.chunk_size * config.passages_per_row(), config.passage_max_length),
+            keep: Keep::ForBackward { tokens, recompute: config.recompute },
             micro_batch: point.micro_batch_size,
             hard_negatives,
             objective: ObjectiveConfig {
@@ -123,9 +107,9 @@ struct Representations {
 impl Representations {
     fn new(samples: usize, hard_negatives: usize, dim: usize) -> Self {
         Self {
-            queries: vec![0.0; samples * dim],
-            positives: vec![0.0; samples * dim],
-            hard_negatives: vec![0.0; hard_negatives * dim],
+            queries: resident_zeros(samples * dim),
+            positives: resident_zeros(samples * dim),
+            hard_negatives: resident_zeros(hard_negatives * dim),
         }
     }
 }
@@ -180,16 +164,16 @@ impl Trainer {
         let longest_vectors = both.sequences * dim;
         Ok(Self {
             point,
-            towers: Towers::new(query, passage),
+            towers: Towers::new(query, passage, config.freeze_embeddings),
             objective: Objective::new(sizes.objective.clone())?,
             updates_done: 0,
             total_updates,
             warmup_updates: config.warmup_updates(total_updates),
             chunk: Chunk {
-                query_pass: Pass::new(&shape, sizes.query_limits, Keep::ForBackward),
-                passage_pass: Pass::new(&shape, sizes.passage_limits, Keep::ForBackward),
-                workspace: Workspace::new(&shape, both, Keep::ForBackward),
-                vectors: vec![0.0; longest_vectors],
+                query_pass: Pass::new(&shape, sizes.query_limits),
+                passage_pass: Pass::new(&shape, sizes.passage_limits),
+                workspace: Workspace::new(&shape, both, sizes.keep),
+                vectors: resident_zeros(longest_vectors),
             },
             representations: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
             gradients: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
@@ -197,7 +181,8 @@ impl Trainer {
         })
     }
 
-    /// Bytes [`Trainer::new`] would allocate in a pool of `threads`, for encoders of this shape.
+    /// Bytes a run holds in a pool of `threads`, for encoders of this shape: what [`Trainer::new`] allocates, and what
+    /// is beside it ([`MemoryPlan`]).
     ///
     /// # Errors
     /// As [`Trainer::new`].
@@ -209,15 +194,23 @@ impl Trainer {
         let point = config.resolve()?;
         let dim = shape.hidden_size;
         let sizes = Sizes::new(config, &point, dim);
-        let parameters = contaccum_encoder::Layout::new(shape).parameters();
         let vectors = sizes.both().sequences + 2 * (2 * sizes.micro_batch + sizes.hard_negatives);
+        let encoders = if config.tied { 1 } else { 2 };
+        let (weights, trained) =
+            Towers::memory_bytes(&Layout::new(shape), config.freeze_embeddings, encoders);
         Ok(MemoryPlan {
-            parameters_bytes: Towers::memory_bytes(parameters, if config.tied { 1 } else { 2 }),
-            activations_bytes: Pass::memory_bytes(shape, sizes.query_limits, Keep::ForBackward)
-                + Pass::memory_bytes(shape, sizes.passage_limits, Keep::ForBackward),
-            workspace_bytes: Workspace::memory_bytes(shape, sizes.both(), Keep::ForBackward, threads),
+            weights_bytes: weights,
+            gradients_bytes: trained,
+            optimizer_bytes: 2 * trained,
+            activations_bytes: Workspace::activations_bytes(shape, sizes.both(), sizes.keep),
+            workspace_bytes: Pass::memory_bytes(shape, sizes.query_limits)
+                + Pass::memory_bytes(shape, sizes.passage_limits)
+                + Workspace::scratch_bytes(shape, sizes.both(), sizes.keep, threads)
+                + products_bytes(shape, threads),
             representations_bytes: vectors * dim * size_of::<f32>(),
-            objective_bytes: Objective::memory_bytes(&sizes.objective),
+            banks_bytes: banks_bytes(&sizes.objective),
+            batches_bytes: Loader::memory_bytes(config),
+            program_bytes: PROGRAM_BYTES,
         })
     }
 
@@ -301,7 +294,7 @@ impl Trainer {
     /// Loss of one micro-batch, whose first row is row `first_row` of the total batch; its gradients are added up,
     /// and it enters the banks.
     fn micro_step(&mut self, first_row: usize, micro_batch: &[TokenizedSample]) -> LossReport {
-        let spans = spans(micro_batch, self.point.chunk_size);
+        let spans = spans(micro_batch, self.point.chunk_size, self.config.max_tokens.unwrap_or(usize::MAX));
         let stream = DropoutStream { seed: self.config.seed, update: self.updates_done as u64 };
         for span in &spans {
             self.represent(first_row, micro_batch, *span, stream);
@@ -360,6 +353,7 @@ impl Trainer {
                 passage_pass.push(hard, sequence_key(row + i, Role::HardNegative(j)));
             }
         }
+        passage_pass.follow(query_pass);
         let dim = self.towers.query.encoder.dim();
         let at = span.first * dim..span.end * dim;
         let queries = &mut self.representations.queries[at.clone()];
@@ -390,15 +384,23 @@ impl Trainer {
     }
 }
 
-/// Cuts a micro-batch into chunks of `chunk_size` samples.
-fn spans(micro_batch: &[TokenizedSample], chunk_size: usize) -> Vec<Span> {
-    let mut hard = 0;
-    let chunks = micro_batch.chunks(chunk_size).enumerate();
-    let span = |(index, chunk): (usize, &[TokenizedSample])| {
-        let first = index * chunk_size;
-        let hard_first = hard;
-        hard += chunk.iter().map(|s| s.hard_negatives.len()).sum::<usize>();
-        Span { first, end: first + chunk.len(), hard: (hard_first, hard) }
-    };
-    chunks.map(span).collect()
+/// Cuts a micro-batch into chunks of at most `chunk_size` samples and `max_tokens` tokens.
+fn spans(micro_batch: &[TokenizedSample], chunk_size: usize, max_tokens: usize) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let (mut tokens, mut hard) = (0, 0);
+    for (index, sample) in micro_batch.iter().enumerate() {
+        let first_hard = hard;
+        hard += sample.hard_negatives.len();
+        tokens += sample.tokens();
+        match spans.last_mut() {
+            Some(span) if span.end - span.first < chunk_size && tokens <= max_tokens => {
+                (span.end, span.hard.1) = (index + 1, hard);
+            }
+            _ => {
+                tokens = sample.tokens();
+                spans.push(Span { first: index, end: index + 1, hard: (first_hard, hard) });
+            }
+        }
+    }
+    spans
 }

@@ -4,6 +4,7 @@ mod demo;
 mod encode;
 mod evaluate;
 mod export;
+mod plan;
 mod search;
 mod train;
 
@@ -13,6 +14,7 @@ pub use demo::DemoArgs;
 pub use encode::EncodeArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
+pub use plan::PlanArgs;
 pub use search::SearchArgs;
 pub use train::TrainArgs;
 
@@ -54,6 +56,7 @@ pub struct LoggingArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Train(Box<TrainArgs>),
+    Plan(Box<PlanArgs>),
     Export(ExportArgs),
     Encode(EncodeArgs),
     Search(SearchArgs),

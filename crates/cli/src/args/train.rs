@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args};
 use serde::Serialize;
@@ -36,6 +37,9 @@ Examples:
     contaccum train --model sentence-transformers/all-MiniLM-L6-v2 --train data/squad \\
       --hard-negatives-file data/squad/derived/train.bm25_hardneg.tsv --hard-negatives 1 \\
       --local-batch-size 8 --gradient-accumulation-steps 4 --memory-bank-size 512 --output-dir runs/squad
+  Let the settings follow from the memory there is:
+    contaccum train --model sentence-transformers/all-MiniLM-L6-v2 --train data/squad --memory-budget 2GiB \\
+      --output-dir runs/squad
   Go on after an interruption:
     contaccum train --resume --output-dir runs/squad";
 
@@ -50,7 +54,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Go on from the last checkpoint in --output-dir, with the settings stored there
-    #[arg(long, conflicts_with_all = ["recipe", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["recipe", "dry_run", "memory_budget"])]
     pub resume: bool,
     #[command(flatten)]
     pub format: OutputArgs,
@@ -114,6 +118,9 @@ struct ModelFlags {
     /// Dropout probability on hidden states and attention [default: what the model records]
     #[arg(long, value_name = "P")]
     dropout: Option<f64>,
+    /// Leave the embeddings as they are: no gradient and no optimizer state of them [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    freeze_embeddings: Option<bool>,
     /// Longest query in tokens [default: 64]
     #[arg(long, value_name = "TOKENS")]
     query_max_length: Option<u32>,
@@ -169,6 +176,18 @@ struct BatchFlags {
     /// Local batches per update; the total batch is the product [default: 16]
     #[arg(long, value_name = "N")]
     gradient_accumulation_steps: Option<u32>,
+    /// Tokens computed at once, queries and passages together; a local batch of more is encoded twice, in chunks, for
+    /// the same gradient [default: as many as a local batch may have]
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u32>,
+    /// What is computed a second time instead of kept: inputs of attention and GELU (selective), or whole layers; the
+    /// gradient is the same [default: none]
+    #[arg(long, value_parser = one_of(["none", "selective", "layer"]))]
+    recompute: Option<String>,
+    /// Most memory the run may take, such as 11GiB: chooses the local batch, --max-tokens and --recompute for the same
+    /// total batch [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = byte_size)]
+    memory_budget: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -275,6 +294,13 @@ struct RunFlags {
     max_eval_queries: Option<u32>,
 }
 
+/// A size as it is written in a recipe: checked here, read with the other settings.
+fn byte_size(text: &str) -> Result<String, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "not a size; give a number and a unit, such as 11GiB".to_owned())?;
+    if size.as_u64() == 0 { Err("nothing fits in 0 bytes".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 fn one_of<const N: usize>(names: [&'static str; N]) -> PossibleValuesParser {
     PossibleValuesParser::new(names)
 }
@@ -300,6 +326,8 @@ mod tests {
             "pooling",
             "normalize",
             "dropout",
+            "max_tokens",
+            "memory_budget",
             "query_prompt",
             "passage_prompt",
             "hard_negatives_file",
