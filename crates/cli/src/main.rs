@@ -2,7 +2,6 @@
 
 mod args;
 mod demo;
-mod dev;
 mod encode;
 mod evaluate;
 mod export;

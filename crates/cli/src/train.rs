@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use contaccum_encoder::{Encoder, ModelFolder};
+use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
+use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
 use contaccum_training::{
     MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, TrainConfig, UpdateRecord,
 };
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::args::TrainArgs;
-use crate::dev::DevSet;
 use crate::failure::BadUsage;
 use crate::model::word;
 use crate::output;
@@ -31,10 +31,16 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     for [name, value] in &plan {
         tracing::info!("{name}: {value}");
     }
-    let dev = dev_set(&config, &summary)?;
+    let dev = match &config.eval_data {
+        Some(folder) => {
+            let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
+            Some(dev_set(&config, folder, &summary.settings, &tokenizer)?)
+        }
+        None => None,
+    };
     let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
     let outcome = run.train(args.resume, &mut reporter)?;
-    drop(reporter);
+    reporter.store_measures(&config.output_dir)?;
     conclude(&config, &outcome)
 }
 
@@ -150,20 +156,41 @@ pub struct Reporter {
     started: bool,
     logging_steps: usize,
     dev: Option<DevSet>,
+    measured: Option<QueryMeasures>,
 }
 
 impl Reporter {
     /// Reports under the heading `verb`, and measures on `dev` when the run asks.
     pub fn new(verb: &str, updates: usize, logging_steps: usize, dev: Option<DevSet>) -> Self {
-        Self { progress: Progress::new(verb, updates, "updates"), started: false, logging_steps, dev }
+        let progress = Progress::new(verb, updates, "updates");
+        Self { progress, started: false, logging_steps, dev, measured: None }
+    }
+
+    /// Ends the report; the last measures go query by query into the run's folder.
+    fn store_measures(self, run: &Path) -> anyhow::Result<()> {
+        if let (Some(dev), Some(measured)) = (&self.dev, &self.measured) {
+            measured.write(&QueryMeasures::path(run, &dev.name()))?;
+        }
+        Ok(())
     }
 }
 
-fn dev_set(config: &TrainConfig, summary: &RunSummary) -> anyhow::Result<Option<DevSet>> {
-    let Some(folder) = &config.eval_data else { return Ok(None) };
-    let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
-    let (split, most) = (&config.eval_split, config.max_eval_queries);
-    Ok(Some(DevSet::open(folder, split, most, config, &summary.settings, &tokenizer)?))
+/// The judged queries of `folder` that a run is measured on.
+pub fn dev_set(
+    config: &TrainConfig,
+    folder: &Path,
+    settings: &ModelSettings,
+    tokenizer: &TextTokenizer,
+) -> anyhow::Result<DevSet> {
+    let source = DevSource {
+        folder: folder.to_owned(),
+        split: config.eval_split.clone(),
+        max_queries: config.max_eval_queries,
+        query_max_length: config.query_max_length,
+        passage_max_length: config.passage_max_length,
+        passage_format: config.passage_format,
+    };
+    Ok(DevSet::open(source, settings, tokenizer)?)
 }
 
 impl Observer for Reporter {
@@ -188,10 +215,9 @@ impl Observer for Reporter {
 
     fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String> {
         self.progress.say("evaluating");
-        match &self.dev {
-            Some(dev) => dev.measure(query, passage).map_err(|error| error.to_string()),
-            None => Ok(BTreeMap::new()),
-        }
+        let Some(dev) = &self.dev else { return Ok(BTreeMap::new()) };
+        let measured = dev.measure(query, passage).map_err(|error| error.to_string())?;
+        Ok(self.measured.insert(measured).means())
     }
 }
 

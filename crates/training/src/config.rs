@@ -331,7 +331,7 @@ impl TrainConfig {
     /// # Errors
     /// An unreadable recipe, an unknown key or wrong value (with its line), and all of [`Self::validate`].
     pub fn load(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
-        let mut settings = match recipe {
+        let settings = match recipe {
             None => toml::Table::new(),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -342,6 +342,14 @@ impl TrainConfig {
                 text.parse().map_err(|error| toml_error(&text, &place, &error))?
             }
         };
+        Self::layered(settings, flags)
+    }
+
+    /// `settings` with `flags` laid over them, checked.
+    ///
+    /// # Errors
+    /// An unknown key, a value of the wrong kind, and all of [`Self::validate`].
+    pub fn layered(mut settings: toml::Table, flags: toml::Table) -> Result<Self, ConfigError> {
         for (one, other) in ALTERNATIVES {
             if flags.contains_key(one) || flags.contains_key(other) {
                 settings.remove(one);
