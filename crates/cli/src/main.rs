@@ -10,6 +10,7 @@ mod model;
 mod output;
 mod progress;
 mod search;
+mod study;
 mod texts;
 mod train;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match done {

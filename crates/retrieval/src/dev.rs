@@ -135,6 +135,11 @@ impl DevSet {
             && measures.queries == self.asked()
     }
 
+    /// Number of queries that are measured.
+    pub fn queries(&self) -> usize {
+        self.asked().len()
+    }
+
     /// Ids of the queries that have a relevant passage, in the order of the file.
     fn asked(&self) -> Vec<&str> {
         let has_relevant = |id: &&str| self.qrels.judgments(id).iter().any(|(_, judgment)| *judgment > 0);

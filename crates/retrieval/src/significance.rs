@@ -18,10 +18,7 @@ use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 
 use crate::MeanInterval;
-use crate::intervals::{below, generator};
-
-/// Draws of the bootstrap and of the randomisation: p-values go down to 1/10,001.
-const RESAMPLES: u64 = 10_000;
+use crate::intervals::{RESAMPLES, below, generator};
 
 impl MeanInterval {
     /// The mean over seeds and queries of `values[seed][query]`, with its 95 % interval by the two-level bootstrap of
@@ -37,7 +34,7 @@ impl MeanInterval {
         }
         let (mean, widened) = widened(values);
         let draw = |draw| resampled_mean(&widened, queries, &mut generator(draw));
-        let means: Vec<f64> = (0..RESAMPLES).into_par_iter().map(draw).collect();
+        let means: Vec<f64> = (0..RESAMPLES as u64).into_par_iter().map(draw).collect();
         Some(Self::percentiles(mean, means))
     }
 }
@@ -81,13 +78,13 @@ pub fn mean_over_seeds(values: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// Two-sided p-value of Fisher's randomisation test of paired differences, one per query: the share of random signs
-/// under which the mean lies as far from 0 as it does, the observed signs counted among them.
+/// under which the mean lies as far from 0 as it does, the observed signs counted among them: 1/10,001 or more.
 pub fn randomisation_test(differences: &[f64]) -> f64 {
     // Sums of the same numbers in another order differ by rounding alone.
     let rounding = 1e-12 * differences.iter().map(|d| d.abs()).sum::<f64>();
     let observed = differences.iter().sum::<f64>().abs() - rounding;
     let as_far = |draw: &u64| signed_sum(differences, &mut generator(*draw)).abs() >= observed;
-    let count = (0..RESAMPLES).into_par_iter().filter(as_far).count();
+    let count = (0..RESAMPLES as u64).into_par_iter().filter(as_far).count();
     (1 + count) as f64 / (1 + RESAMPLES) as f64
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use contaccum_data::atomic_write;
 use contaccum_retrieval::{MeanInterval, QueryMeasures, holm, mean_over_seeds, randomisation_test};
 use contaccum_training::METRICS_FILE;
 use serde::{Deserialize, Serialize};
@@ -187,6 +189,19 @@ impl Results {
             cells,
             failures: failures.to_vec(),
         })
+    }
+
+    /// Writes the tables as `study.md` and everything as `study.json` into the study's folder; returns the files.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<[PathBuf; 2], StudyError> {
+        let files = ["study.md", "study.json"].map(|name| folder.join(name));
+        let json = serde_json::to_string_pretty(self).expect("numbers and strings are JSON");
+        for (path, text) in files.iter().zip([self.markdown(), json]) {
+            atomic_write(path, |file| file.write_all(text.as_bytes()))?;
+        }
+        Ok(files)
     }
 
     /// The tables, in Markdown.

@@ -77,6 +77,12 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.run, self.reason)
+    }
+}
+
 /// What came of a study.
 #[derive(Clone, Debug)]
 pub struct Outcome {

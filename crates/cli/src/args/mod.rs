@@ -5,6 +5,7 @@ mod encode;
 mod evaluate;
 mod export;
 mod search;
+mod study;
 mod train;
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +15,7 @@ pub use encode::EncodeArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
 pub use search::SearchArgs;
+pub use study::StudyArgs;
 pub use train::TrainArgs;
 
 const AFTER_HELP: &str = "\
@@ -58,6 +60,7 @@ pub enum Command {
     Encode(EncodeArgs),
     Search(SearchArgs),
     Evaluate(EvaluateArgs),
+    Study(StudyArgs),
     Demo(DemoArgs),
 }
 
