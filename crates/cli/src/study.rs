@@ -47,7 +47,8 @@ fn tell(event: Event) {
             tracing::info!("{number}/{of}: {verb} {run}");
         }
         Event::Done { run, time, measures } => {
-            let measures: Vec<String> = measures.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+            let measures: Vec<String> =
+                measures.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
             tracing::info!("{run}: {} in {}", measures.join(", "), HumanDuration(time));
         }
         Event::Failed(failure) => tracing::warn!("{failure}"),

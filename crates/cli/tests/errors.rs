@@ -92,6 +92,62 @@ fn a_recipe_is_refused_with_its_line() {
     refused(folder, "train --recipe no.toml", FAILED, &["no.toml"]);
 }
 
+/// A study of one cell; its group begins at line 8, the cell at line 12.
+const STUDY: &str = "seeds = [1]\n[base]\nmodel = \"start\"\ntrain = \"data\"\n[[evaluation]]\ndata = \"data\"\n\
+                     split = \"test\"\n[[group]]\nname = \"g\"\ntitle = \"G\"\nbaseline = \"c\"\n[[cell]]\n\
+                     group = \"g\"\nname = \"c\"\n";
+
+#[test]
+fn a_study_that_makes_no_sense_is_refused_with_its_line_and_cell() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cases: [(&str, &str, &[&str]); 15] = [
+        ("", "local_batch = 8\n", &["line 15", "cell \"c\"", "unknown field `local_batch`"]),
+        ("", "method = \"dpr\"\n", &["line 15", "cell \"c\"", "dpr", "grad-cache"]),
+        ("", "temperature = 0\n", &["line 12", "cell \"c\"", "temperature"]),
+        ("", "temperature = [1.0, 0.5]\n", &["line 12", "cell \"c\"", "{temperature}"]),
+        ("", "seed = 7\n", &["line 15", "seed", "decided by the study"]),
+        ("", "query_max_length = 8\n", &["line 15", "query_max_length", "[base]"]),
+        ("", "[[cell]]\ngroup = \"g\"\nname = \"C.\"\n[[cell]]\ngroup = \"g\"\nname = \"C.\"\n", &["folder"]),
+        ("baseline = \"c\"", "baseline = \"d\"", &["line 11", "baseline \"d\""]),
+        ("group = \"g\"", "group = \"h\"", &["cell \"c\"", "group \"h\""]),
+        ("seeds = [1]", "seeds = [1, 1]", &["line 1", "seeds"]),
+        ("seeds = [1]", "seed = [1]", &["line 1", "seed"]),
+        ("seeds = [1]", "seeds = [1]\nmeasure = \"AP\"", &["line 2", "AP", "nDCG@10"]),
+        ("train = \"data\"", "train = \"data\"\nlocal_batch = 8", &["line 5", "base", "local_batch"]),
+        ("model = \"start\"", "tied = true", &["base", "model"]),
+        ("[[evaluation]]\ndata = \"data\"\nsplit = \"test\"\n", "", &["[[evaluation]]"]),
+    ];
+    for (old, new, words) in cases {
+        let recipe = if old.is_empty() { format!("{STUDY}{new}") } else { STUDY.replacen(old, new, 1) };
+        write(folder, "study.toml", &recipe);
+        refused(folder, "study study.toml", BAD_USAGE, &[words, &["study.toml"]].concat());
+    }
+    refused(folder, "study no.toml", FAILED, &["no.toml"]);
+    refused(folder, "study", BAD_USAGE, &["RECIPE"]);
+    assert!(!folder.join("runs").exists());
+}
+
+#[test]
+fn a_study_without_its_data_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let lengths = "model = \"start\"\nquery_max_length = 16\npassage_max_length = 32";
+    let good = STUDY.replacen("model = \"start\"", lengths, 1);
+    for (old, new, words) in [
+        ("train = \"data\"", "train = \"nowhere\"", ["nowhere", "not found"]),
+        ("data = \"data\"\nsplit", "data = \"nowhere\"\nsplit", ["nowhere", "not found"]),
+        ("split = \"test\"", "split = \"dev\"", ["dev", "test"]),
+        ("model = \"start\"", "model = \"./nothing\"", ["./nothing", "no such folder"]),
+    ] {
+        assert!(good.contains(old));
+        write(folder, "study.toml", &good.replacen(old, new, 1));
+        refused(folder, "study study.toml", FAILED, &words);
+    }
+    assert!(!folder.join("runs").exists());
+}
+
 #[test]
 fn a_model_that_cannot_be_used_is_refused_by_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,9 @@ fn average(values: &[f64]) -> f64 {
 /// When there is no seed.
 pub fn mean_over_seeds(values: &[Vec<f64>]) -> Vec<f64> {
     let seeds = values.len() as f64;
-    (0..values[0].len()).map(|query| values.iter().map(|of_seed| of_seed[query]).sum::<f64>() / seeds).collect()
+    (0..values[0].len())
+        .map(|query| values.iter().map(|of_seed| of_seed[query]).sum::<f64>() / seeds)
+        .collect()
 }
 
 /// Two-sided p-value of Fisher's randomisation test of paired differences, one per query: the share of random signs
@@ -133,7 +135,10 @@ mod tests {
         let query_effects: Vec<f64> = (0..queries).map(|_| of_query * noise(generator)).collect();
         let mut row = || {
             let seed_effect = of_seed * noise(generator);
-            query_effects.iter().map(|effect| 0.1 + seed_effect + effect + of_both * noise(generator)).collect()
+            query_effects
+                .iter()
+                .map(|effect| 0.1 + seed_effect + effect + of_both * noise(generator))
+                .collect()
         };
         (0..seeds).map(|_| row()).collect()
     }

@@ -33,7 +33,10 @@ pub(crate) fn fill(name: &str, settings: &Settings, one: &Settings) -> Result<St
         }
         let placeholder = format!("{{{}}}", key.as_ref());
         if !filled.contains(&placeholder) {
-            return Err(format!("{} has several values: let the name say which, with {placeholder}", key.as_ref()));
+            return Err(format!(
+                "{} has several values: let the name say which, with {placeholder}",
+                key.as_ref()
+            ));
         }
         let value = match one[key.as_ref().as_str()].as_ref() {
             Value::String(word) => word.clone(),
@@ -61,15 +64,13 @@ mod tests {
 
     #[test]
     fn lists_multiply_in_the_order_of_their_values_and_single_values_stay() {
-        let settings = settings("seed = 1\nmemory_bank_size = [128, 512]\nmethod = [\"contaccum\", \"pre-batch\"]");
+        let settings =
+            settings("seed = 1\nmemory_bank_size = [128, 512]\nmethod = [\"contaccum\", \"pre-batch\"]");
         let names: Vec<String> = multiply(&settings)
             .iter()
             .map(|one| fill("{method} of {memory_bank_size}", &settings, one).unwrap())
             .collect();
-        assert_eq!(
-            names,
-            ["contaccum of 128", "pre-batch of 128", "contaccum of 512", "pre-batch of 512"]
-        );
+        assert_eq!(names, ["contaccum of 128", "pre-batch of 128", "contaccum of 512", "pre-batch of 512"]);
     }
 
     #[test]

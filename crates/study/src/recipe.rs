@@ -55,14 +55,8 @@ const STUDYS_OWN: [&str; 6] =
     ["output_dir", "seed", "eval_data", "eval_split", "eval_steps", "max_eval_queries"];
 
 /// Settings that decide the tokens of a text: one for all cells, for texts are tokenised once.
-const OF_TEXTS: [&str; 6] = [
-    "model",
-    "query_max_length",
-    "passage_max_length",
-    "query_prompt",
-    "passage_prompt",
-    "passage_format",
-];
+const OF_TEXTS: [&str; 6] =
+    ["model", "query_max_length", "passage_max_length", "query_prompt", "passage_prompt", "passage_format"];
 
 /// A study as its file tells it, lists multiplied out, settings checked.
 #[derive(Clone, Debug)]
@@ -194,8 +188,8 @@ impl Recipe {
     /// # Errors
     /// An unreadable file; unknown keys, wrong or contradicting values and names, with line and cell.
     pub fn read(path: &Path) -> Result<Self, StudyError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| StudyError::Read { path: path.into(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| StudyError::Read { path: path.into(), source })?;
         Reader { path, text: &text }.read()
     }
 }
@@ -272,7 +266,8 @@ impl Reader<'_> {
         }
         let names: BTreeSet<_> = file.evaluation.iter().map(|set| set.data.file_name()).collect();
         if names.len() < file.evaluation.len() {
-            return self.refuse(0, "two [[evaluation]] folders have the same name, which names their results");
+            return self
+                .refuse(0, "two [[evaluation]] folders have the same name, which names their results");
         }
         Ok(())
     }

@@ -393,7 +393,8 @@ mod tests {
             )
         };
         // A ratio that is not finite is recorded as null.
-        let text = line(1.0, 30, "2.0") + &line(2.0, 10, "null") + &line(4.0, 20, "3.0") + &line(3.0, 25, "7.0");
+        let text =
+            line(1.0, 30, "2.0") + &line(2.0, 10, "null") + &line(4.0, 20, "3.0") + &line(3.0, 25, "7.0");
         fs::write(file.path(), text).unwrap();
         let expected = Cost {
             updates: 4,

@@ -59,7 +59,9 @@ impl StudyRun {
         if !path.exists() {
             return Ok(Progress::New);
         }
-        self.compare(&TrainConfig::load(Some(&path), Table::new()).map_err(contaccum_training::TrainError::from)?)?;
+        self.compare(
+            &TrainConfig::load(Some(&path), Table::new()).map_err(contaccum_training::TrainError::from)?,
+        )?;
         let mut measured = true;
         for set in sets {
             measured &= self.measures(set)?.is_some();
@@ -104,12 +106,7 @@ impl StudyRun {
     /// `lock` stays held for as long as the process lives, whatever becomes of the caller.
     ///
     /// Returns the last line that a failed process said.
-    pub fn train(
-        &self,
-        program: &Path,
-        resume: bool,
-        lock: &File,
-    ) -> Result<Result<(), String>, StudyError> {
+    pub fn train(&self, program: &Path, resume: bool, lock: &File) -> Result<Result<(), String>, StudyError> {
         let folder = self.folder();
         fs::create_dir_all(folder).map_err(StudyError::io("making the folder", folder))?;
         let recipe = folder.join(CONFIG_FILE);

@@ -230,7 +230,8 @@ impl Study {
 /// Opens each source of training rows once: what is missing is told before anything is trained.
 fn check_training_data(recipe: &Recipe) -> Result<(), StudyError> {
     let mut opened = Vec::new();
-    for config in recipe.start.iter().map(|start| &start.config).chain(recipe.cells.iter().map(|c| &c.config)) {
+    for config in recipe.start.iter().map(|start| &start.config).chain(recipe.cells.iter().map(|c| &c.config))
+    {
         let source = config.source().map_err(TrainError::from)?;
         if !opened.contains(&source) {
             TrainingSet::open(&source).map_err(TrainError::from)?;

@@ -34,7 +34,8 @@ pub(crate) fn markdown(results: &Results) -> String {
         text += &format!("\n## Start: the fresh encoders before the cells\n\n{}\n", starts(results));
     }
     for group in &results.groups {
-        text += &format!("\n## {}\n\n{}\n\n{}\n", group.title, quality(results, group), costs(results, group));
+        text +=
+            &format!("\n## {}\n\n{}\n\n{}\n", group.title, quality(results, group), costs(results, group));
     }
     if !results.failures.is_empty() {
         text += "\n## Failed\n\n";
@@ -69,9 +70,8 @@ fn quality(results: &Results, group: &GroupResults) -> Table {
         for set in &results.data {
             let mean = cell.means.get(&set.name).and_then(|means| means.get(&results.measure));
             row.push(mean.map_or("–".into(), |mean| interval(mean, "")));
-            let compared = |c: &&Comparison| {
-                c.cell == index && c.data == set.name && c.measure == results.measure
-            };
+            let compared =
+                |c: &&Comparison| c.cell == index && c.data == set.name && c.measure == results.measure;
             row.extend(match group.comparisons.iter().find(compared) {
                 Some(comparison) => [interval(&comparison.difference, "+"), p_value(comparison.p_holm)],
                 None if index == group.baseline => ["baseline".into(), String::new()],
