@@ -145,7 +145,7 @@ mod tests {
 
     /// The share of intervals that hold the true mean.
     fn coverage(seeds: usize, queries: usize, deviations: [f64; 3]) -> f64 {
-        const SETS: usize = 300;
+        const SETS: usize = 200;
         let mut generator = generator(1 << 40);
         let covered = |_: &usize| {
             let values = crossed(seeds, queries, deviations, &mut generator);

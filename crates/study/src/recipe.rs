@@ -15,7 +15,7 @@
 //! num_hidden_layers = 2
 //! num_attention_heads = 4
 //! intermediate_size = 512
-//! [start.train]               # how it is trained before the cells begin, over [base]
+//! [start.train]               # how it is trained before the cells begin, over [base]; on other batches than theirs
 //! method = "grad-accum"
 //!
 //! [[evaluation]]              # what every model is measured on

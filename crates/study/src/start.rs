@@ -12,6 +12,9 @@ use crate::StudyError;
 use crate::recipe::{Recipe, Start};
 use crate::run::StudyRun;
 
+/// Added to a seed to train its start: its cells then draw other batches than it has seen.
+const SEED_OFFSET: u64 = 1_000_000;
+
 /// Folder of the starts, in that of the study.
 pub(crate) const START: &str = "start";
 
@@ -21,7 +24,12 @@ pub(crate) fn start_run(start: &Start, study: &Path, seed: u64) -> StudyRun {
     let model = random_model(study, seed).to_string_lossy().into_owned();
     StudyRun {
         name: format!("start, seed {seed}"),
-        config: TrainConfig { seed, model, output_dir, ..start.config.clone() },
+        config: TrainConfig {
+            seed: seed.wrapping_add(SEED_OFFSET),
+            model,
+            output_dir,
+            ..start.config.clone()
+        },
     }
 }
 
