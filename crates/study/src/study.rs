@@ -183,6 +183,21 @@ impl Study {
         Ok(Outcome { results: Results::collect(self, &failures)?, failures, left })
     }
 
+    /// Folders of the first seed's runs of the first table, as far as they are done: what a report overlays.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn report_folders(&self) -> Result<Vec<PathBuf>, StudyError> {
+        let mut folders = Vec::new();
+        for &cell in &self.recipe.groups[0].cells {
+            let run = self.run_of(cell, self.recipe.seeds[0]);
+            if run.progress(&self.sets)? == Progress::Done {
+                folders.push(run.folder().to_owned());
+            }
+        }
+        Ok(folders)
+    }
+
     /// All runs in the order they are done, and whether their models are kept.
     fn runs(&self) -> Vec<(StudyRun, bool)> {
         let of_seed = |&seed: &u64| {
