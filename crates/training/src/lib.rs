@@ -20,7 +20,7 @@ mod trainer;
 pub use checkpoint::{CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint};
 pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
 pub use error::TrainError;
-pub use record::{RecordError, RunRecorder, UpdateRecord};
+pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
 pub use run::{MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
 pub use sample::TokenizedSample;

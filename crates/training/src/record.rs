@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::EventFile;
 
-const METRICS_FILE: &str = "metrics.jsonl";
+/// The records of a run, inside its output folder: one JSON object a line, one line an update.
+pub const METRICS_FILE: &str = "metrics.jsonl";
 const EVENTS_FOLDER: &str = "tensorboard";
 
 /// What is recorded of one update. Numbers that are not finite are written as `null`.
