@@ -21,12 +21,18 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<()> {
     let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
     let options = Options { program: std::env::current_exe()?, time: args.max_minutes.map(minutes) };
     let Outcome { results, failures, left } = study.run(&options, &mut tell)?;
-    let files = results.write(&folder)?;
+    let mut written = results.write(&folder)?.to_vec();
+    let drawn = study.report_folders()?;
+    if !drawn.is_empty() {
+        written.push(folder.join("report.html"));
+        contaccum_report::write_page(&drawn, &written[2])?;
+    }
     match args.json {
         true => output::line(serde_json::to_string_pretty(&results)?)?,
         false => output::line(results.markdown().trim_end())?,
     }
-    tracing::info!("written: {}", files.map(|path| path.display().to_string()).join(", "));
+    let written: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
+    tracing::info!("written: {}", written.join(", "));
     if left > 0 {
         tracing::info!("{left} runs left for want of time; the same command goes on");
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::EventFile;
 
-/// The records of a run, one JSON object per update, inside its output folder.
+/// The records of a run, inside its output folder: one JSON object a line, one line an update.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 const EVENTS_FOLDER: &str = "tensorboard";
 
