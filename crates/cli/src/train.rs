@@ -6,7 +6,8 @@ use std::path::Path;
 use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
 use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
 use contaccum_training::{
-    MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, TrainConfig, UpdateRecord,
+    BankDtype, BankWarning, Enqueue, MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary,
+    TrainConfig, UpdateRecord,
 };
 use indicatif::{HumanBytes, HumanCount};
 
@@ -24,6 +25,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let summary = run.summary()?;
     let plan = plan(&config, &summary);
     if args.dry_run {
+        summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let by_name: BTreeMap<&str, &str> =
             plan.iter().map(|[name, value]| (name.as_str(), value.as_str())).collect();
         return output::write(args.format, ["setting", "value"], &plan, &by_name);
@@ -82,7 +84,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         named("truncation", lengths),
         named("passage format", word(&config.passage_format)),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
-        named("banks", banks(&summary.point)),
+        named("banks", banks(config, &summary.point)),
         named("negatives per query", format!("{}, banks full", count(summary.negatives_per_query))),
         named("temperature", config.temperature.to_string()),
         named("rows", rows(config, summary)),
@@ -103,7 +105,7 @@ fn batches(point: &MethodPoint) -> String {
     format!("{micro_steps} x {micro_batch_size} rows{chunks}, rows of the loss: {rows}")
 }
 
-fn banks(point: &MethodPoint) -> String {
+fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
     let kinds = [
         (point.bank_queries, "queries"),
         (point.bank_passages, "passages"),
@@ -114,7 +116,23 @@ fn banks(point: &MethodPoint) -> String {
         return "none".to_owned();
     }
     let kept = if point.keep_past { "kept across updates" } else { "cleared at each update" };
-    format!("{} of {} samples, {kept}", on.join(", "), count(point.bank_samples))
+    let dtype = match config.memory_bank_dtype {
+        BankDtype::F32 => "f32",
+        BankDtype::Bf16 => "bf16",
+    };
+    let enter = match config.memory_bank_enqueue {
+        Enqueue::MicroBatch => "after each micro-batch",
+        Enqueue::Update => "after each update",
+    };
+    let used = match config.memory_bank_warmup {
+        0 => String::new(),
+        warmup => format!(", used after update {}", count(warmup)),
+    };
+    format!(
+        "{} of {} samples in {dtype}, filled {enter}, {kept}{used}",
+        on.join(", "),
+        count(point.bank_samples)
+    )
 }
 
 fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
@@ -207,6 +225,10 @@ impl Observer for Reporter {
         {
             self.progress.pause(|| tracing::info!("{}", log_line(record, updates)));
         }
+    }
+
+    fn warned(&mut self, warning: &BankWarning) {
+        self.progress.pause(|| tracing::warn!("{warning}"));
     }
 
     fn saved(&mut self, checkpoint: &Path) {

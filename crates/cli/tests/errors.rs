@@ -58,7 +58,7 @@ fn a_command_line_that_makes_no_sense_is_bad_usage() {
 #[test]
 fn settings_that_contradict_each_other_are_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 11] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("", &["model", "--model"]),
         ("--model m --train t", &["output_dir", "--output-dir"]),
         ("--model m --train t --output-dir o --temperature 0", &["temperature"]),
@@ -68,6 +68,22 @@ fn settings_that_contradict_each_other_are_bad_usage() {
             &["memory_bank_size"],
         ),
         ("--model m --train t --output-dir o --memory-bank-size 0", &["memory_bank_size", "grad-accum"]),
+        (
+            "--model m --train t --output-dir o --method grad-accum --memory-bank-warmup 8",
+            &["memory_bank_warmup", "grad-accum"],
+        ),
+        (
+            "--model m --train t --output-dir o --method grad-cache --memory-bank-dtype bf16",
+            &["memory_bank_dtype", "grad-cache"],
+        ),
+        (
+            "--model m --train t --output-dir o --memory-bank-enqueue update --keep-past false",
+            &["keep_past", "memory_bank_enqueue"],
+        ),
+        (
+            "--model m --train t --output-dir o --bank-passages false --rows current",
+            &["rows", "bank_passages"],
+        ),
         ("--model m --train t --output-dir o --normalize false", &["normalize", "cosine"]),
         ("--model m --train t --output-dir o --query-max-length 1", &["query_max_length"]),
         ("--model m --train t --output-dir o --dropout 1", &["dropout"]),
@@ -213,6 +229,7 @@ fn training_data_that_cannot_be_used_is_refused_before_anything_is_written() {
     let train = |flags: &str| format!("{TRAIN} {flags}");
     refused(folder, &train("--split dev"), FAILED, &["dev"]);
     refused(folder, &train("--gradient-accumulation-steps 100"), BAD_USAGE, &["400", "200"]);
+    refused(folder, &train("--memory-bank-warmup 1"), BAD_USAGE, &["memory_bank_warmup", "1 updates"]);
     refused(folder, &train("--passage-max-length 65"), BAD_USAGE, &["passage_max_length", "64 positions"]);
     refused(folder, &train("--corpus data"), BAD_USAGE, &["corpus"]);
     refused(folder, &train("--hard-negatives-file none.tsv --hard-negatives 1"), FAILED, &["none.tsv"]);

@@ -4,6 +4,7 @@
 //! batches ahead, [`Trainer`] does an update, `checkpoint` stores it, [`RunRecorder`] writes down what happened.
 #![deny(missing_docs)]
 
+mod bank_watch;
 mod checkpoint;
 mod config;
 mod error;
@@ -17,10 +18,11 @@ mod schedule;
 mod tower;
 mod trainer;
 
+pub use bank_watch::BankWarning;
 pub use checkpoint::{
     CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints,
 };
-pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
+pub use config::{BankDtype, ConfigError, Enqueue, Method, MethodPoint, Rows, TrainConfig};
 pub use error::TrainError;
 pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
