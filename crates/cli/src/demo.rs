@@ -14,9 +14,8 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::args::DemoArgs;
-use crate::dev::DevSet;
 use crate::output;
-use crate::train::Reporter;
+use crate::train::{Reporter, dev_set};
 
 /// The methods compared, in the order of the table.
 const METHODS: [Method; 4] = [Method::GradAccum, Method::GradCache, Method::Contaccum, Method::FullBatch];
@@ -114,7 +113,7 @@ fn train(
     let start = StartModel { encoder, tokenizer: Arc::clone(tokenizer) };
     let run = Run::of(config.clone(), start, TrainingSet::open(&config.source()?)?)?;
     let summary = run.summary()?;
-    let dev = DevSet::open(&config.train, &config.eval_split, None, config, &summary.settings, tokenizer)?;
+    let dev = dev_set(config, &config.train, &summary.settings, tokenizer)?;
     let mut reporter = Reporter::new(name, summary.updates, config.logging_steps, Some(dev));
     let started = Instant::now();
     let Outcome { last, model } = run.train(false, &mut reporter)?;

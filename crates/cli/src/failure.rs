@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use contaccum_study::StudyError;
 use contaccum_training::{ConfigError, TrainError};
 
 const FAILED: u8 = 1;
@@ -33,7 +34,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         _ => None,
     });
     let bad_setting = matches!(config, Some(ConfigError::Toml { .. } | ConfigError::Setting { .. }));
-    ExitCode::from(if bad_setting || error.is::<BadUsage>() { BAD_USAGE } else { FAILED })
+    let bad_study = matches!(error.downcast_ref(), Some(StudyError::Recipe { .. }));
+    ExitCode::from(if bad_setting || bad_study || error.is::<BadUsage>() { BAD_USAGE } else { FAILED })
 }
 
 /// Tells what clap found, help on stdout and errors as one line on stderr.

@@ -2,7 +2,6 @@
 
 mod args;
 mod demo;
-mod dev;
 mod encode;
 mod evaluate;
 mod export;
@@ -12,6 +11,7 @@ mod output;
 mod plan;
 mod progress;
 mod search;
+mod study;
 mod texts;
 mod train;
 
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match done {

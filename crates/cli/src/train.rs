@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use contaccum_encoder::{Encoder, ModelFolder};
+use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
+use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
 use contaccum_training::{
-    MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, TrainConfig, UpdateRecord,
+    BankDtype, BankWarning, Enqueue, MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary,
+    TrainConfig, UpdateRecord,
 };
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::args::TrainArgs;
-use crate::dev::DevSet;
 use crate::failure::BadUsage;
 use crate::model::word;
 use crate::output;
@@ -27,6 +28,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let mut plan = plan(&config, &summary);
     plan.extend(budget.map(|budget| ["memory budget".to_owned(), chosen(budget.as_u64(), &config)]));
     if args.dry_run {
+        summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let by_name: BTreeMap<&str, &str> =
             plan.iter().map(|[name, value]| (name.as_str(), value.as_str())).collect();
         return output::write(args.format, ["setting", "value"], &plan, &by_name);
@@ -34,10 +36,16 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     for [name, value] in &plan {
         tracing::info!("{name}: {value}");
     }
-    let dev = dev_set(&config, &summary)?;
+    let dev = match &config.eval_data {
+        Some(folder) => {
+            let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
+            Some(dev_set(&config, folder, &summary.settings, &tokenizer)?)
+        }
+        None => None,
+    };
     let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
     let outcome = run.train(args.resume, &mut reporter)?;
-    drop(reporter);
+    reporter.store_measures(&config.output_dir)?;
     conclude(&config, &outcome)
 }
 
@@ -81,7 +89,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         named("passage format", word(&config.passage_format)),
         named("recompute", config.recompute.name().to_owned()),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
-        named("banks", banks(&summary.point)),
+        named("banks", banks(config, &summary.point)),
         named("negatives per query", format!("{}, banks full", count(summary.negatives_per_query))),
         named("temperature", config.temperature.to_string()),
         named("rows", rows(config, summary)),
@@ -102,7 +110,7 @@ fn batches(point: &MethodPoint) -> String {
     format!("{micro_steps} x {micro_batch_size} rows{chunks}, rows of the loss: {rows}")
 }
 
-fn banks(point: &MethodPoint) -> String {
+fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
     let kinds = [
         (point.bank_queries, "queries"),
         (point.bank_passages, "passages"),
@@ -113,7 +121,23 @@ fn banks(point: &MethodPoint) -> String {
         return "none".to_owned();
     }
     let kept = if point.keep_past { "kept across updates" } else { "cleared at each update" };
-    format!("{} of {} samples, {kept}", on.join(", "), count(point.bank_samples))
+    let dtype = match config.memory_bank_dtype {
+        BankDtype::F32 => "f32",
+        BankDtype::Bf16 => "bf16",
+    };
+    let enter = match config.memory_bank_enqueue {
+        Enqueue::MicroBatch => "after each micro-batch",
+        Enqueue::Update => "after each update",
+    };
+    let used = match config.memory_bank_warmup {
+        0 => String::new(),
+        warmup => format!(", used after update {}", count(warmup)),
+    };
+    format!(
+        "{} of {} samples in {dtype}, filled {enter}, {kept}{used}",
+        on.join(", "),
+        count(point.bank_samples)
+    )
 }
 
 fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
@@ -162,20 +186,41 @@ pub struct Reporter {
     started: bool,
     logging_steps: usize,
     dev: Option<DevSet>,
+    measured: Option<QueryMeasures>,
 }
 
 impl Reporter {
     /// Reports under the heading `verb`, and measures on `dev` when the run asks.
     pub fn new(verb: &str, updates: usize, logging_steps: usize, dev: Option<DevSet>) -> Self {
-        Self { progress: Progress::new(verb, updates, "updates"), started: false, logging_steps, dev }
+        let progress = Progress::new(verb, updates, "updates");
+        Self { progress, started: false, logging_steps, dev, measured: None }
+    }
+
+    /// Ends the report; the last measures go query by query into the run's folder.
+    fn store_measures(self, run: &Path) -> anyhow::Result<()> {
+        if let (Some(dev), Some(measured)) = (&self.dev, &self.measured) {
+            measured.write(&QueryMeasures::path(run, &dev.name()))?;
+        }
+        Ok(())
     }
 }
 
-fn dev_set(config: &TrainConfig, summary: &RunSummary) -> anyhow::Result<Option<DevSet>> {
-    let Some(folder) = &config.eval_data else { return Ok(None) };
-    let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
-    let (split, most) = (&config.eval_split, config.max_eval_queries);
-    Ok(Some(DevSet::open(folder, split, most, config, &summary.settings, &tokenizer)?))
+/// The judged queries of `folder` that a run is measured on.
+pub fn dev_set(
+    config: &TrainConfig,
+    folder: &Path,
+    settings: &ModelSettings,
+    tokenizer: &TextTokenizer,
+) -> anyhow::Result<DevSet> {
+    let source = DevSource {
+        folder: folder.to_owned(),
+        split: config.eval_split.clone(),
+        max_queries: config.max_eval_queries,
+        query_max_length: config.query_max_length,
+        passage_max_length: config.passage_max_length,
+        passage_format: config.passage_format,
+    };
+    Ok(DevSet::open(source, settings, tokenizer)?)
 }
 
 impl Observer for Reporter {
@@ -194,16 +239,19 @@ impl Observer for Reporter {
         }
     }
 
+    fn warned(&mut self, warning: &BankWarning) {
+        self.progress.pause(|| tracing::warn!("{warning}"));
+    }
+
     fn saved(&mut self, checkpoint: &Path) {
         self.progress.pause(|| tracing::info!("saved {}", checkpoint.display()));
     }
 
     fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String> {
         self.progress.say("evaluating");
-        match &self.dev {
-            Some(dev) => dev.measure(query, passage).map_err(|error| error.to_string()),
-            None => Ok(BTreeMap::new()),
-        }
+        let Some(dev) = &self.dev else { return Ok(BTreeMap::new()) };
+        let measured = dev.measure(query, passage).map_err(|error| error.to_string())?;
+        Ok(self.measured.insert(measured).means())
     }
 }
 

@@ -18,7 +18,7 @@ fn json(text: &str) -> Value {
 fn every_command_explains_itself() {
     let here = Path::new(".");
     let overview = succeed(here, "--help");
-    for command in ["train", "plan", "export", "encode", "search", "evaluate", "demo"] {
+    for command in ["train", "plan", "export", "encode", "search", "evaluate", "study", "demo"] {
         assert!(overview.contains(command), "{overview}");
         let short = succeed(here, &format!("{command} -h"));
         let long = succeed(here, &format!("{command} --help"));
@@ -97,6 +97,12 @@ fn an_untied_model_goes_from_training_to_measures_each_encoder_in_its_role() {
     assert_eq!(records.iter().map(|r| r["update"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
     let measured = |record: &Value| record["dev"]["nDCG@10"].is_f64();
     assert_eq!(records.iter().map(measured).collect::<Vec<_>>(), [false, true, true]);
+    let per_query = json(&std::fs::read_to_string(folder.join("run/evaluations/data.json")).unwrap());
+    let values: Vec<f64> =
+        per_query["measures"]["nDCG@10"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!((values.len(), per_query["queries"].as_array().unwrap().len()), (5, 5));
+    let mean = values.iter().sum::<f64>() / 5.0;
+    assert!((mean - records[2]["dev"]["nDCG@10"].as_f64().unwrap()).abs() < 1e-12);
 
     succeed(folder, "export --checkpoint run --output exported");
     succeed(folder, "encode --model exported --corpus data --output index --batch-size 7");

@@ -62,7 +62,7 @@ fn a_command_line_that_makes_no_sense_is_bad_usage() {
 #[test]
 fn settings_that_contradict_each_other_are_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 16] = [
         ("", &["model", "--model"]),
         ("--model m --train t", &["output_dir", "--output-dir"]),
         ("--model m --train t --output-dir o --temperature 0", &["temperature"]),
@@ -72,6 +72,22 @@ fn settings_that_contradict_each_other_are_bad_usage() {
             &["memory_bank_size"],
         ),
         ("--model m --train t --output-dir o --memory-bank-size 0", &["memory_bank_size", "grad-accum"]),
+        (
+            "--model m --train t --output-dir o --method grad-accum --memory-bank-warmup 8",
+            &["memory_bank_warmup", "grad-accum"],
+        ),
+        (
+            "--model m --train t --output-dir o --method grad-cache --memory-bank-dtype bf16",
+            &["memory_bank_dtype", "grad-cache"],
+        ),
+        (
+            "--model m --train t --output-dir o --memory-bank-enqueue update --keep-past false",
+            &["keep_past", "memory_bank_enqueue"],
+        ),
+        (
+            "--model m --train t --output-dir o --bank-passages false --rows current",
+            &["rows", "bank_passages"],
+        ),
         ("--model m --train t --output-dir o --normalize false", &["normalize", "cosine"]),
         ("--model m --train t --output-dir o --query-max-length 1", &["query_max_length"]),
         ("--model m --train t --output-dir o --max-tokens 319", &["max_tokens", "319", "64 + 1 x 256 = 320"]),
@@ -95,6 +111,62 @@ fn a_recipe_is_refused_with_its_line() {
     refused(folder, "train --recipe kind.toml", BAD_USAGE, &["kind.toml", "line 2", "dpr", "grad-cache"]);
     refused(folder, "train --recipe broken.toml", BAD_USAGE, &["broken.toml", "line 2"]);
     refused(folder, "train --recipe no.toml", FAILED, &["no.toml"]);
+}
+
+/// A study of one cell; its group begins at line 8, the cell at line 12.
+const STUDY: &str = "seeds = [1]\n[base]\nmodel = \"start\"\ntrain = \"data\"\n[[evaluation]]\ndata = \"data\"\n\
+                     split = \"test\"\n[[group]]\nname = \"g\"\ntitle = \"G\"\nbaseline = \"c\"\n[[cell]]\n\
+                     group = \"g\"\nname = \"c\"\n";
+
+#[test]
+fn a_study_that_makes_no_sense_is_refused_with_its_line_and_cell() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cases: [(&str, &str, &[&str]); 15] = [
+        ("", "local_batch = 8\n", &["line 15", "cell \"c\"", "unknown field `local_batch`"]),
+        ("", "method = \"dpr\"\n", &["line 15", "cell \"c\"", "dpr", "grad-cache"]),
+        ("", "temperature = 0\n", &["line 12", "cell \"c\"", "temperature"]),
+        ("", "temperature = [1.0, 0.5]\n", &["line 12", "cell \"c\"", "{temperature}"]),
+        ("", "seed = 7\n", &["line 15", "seed", "decided by the study"]),
+        ("", "query_max_length = 8\n", &["line 15", "query_max_length", "[base]"]),
+        ("", "[[cell]]\ngroup = \"g\"\nname = \"C.\"\n[[cell]]\ngroup = \"g\"\nname = \"C.\"\n", &["folder"]),
+        ("baseline = \"c\"", "baseline = \"d\"", &["line 11", "baseline \"d\""]),
+        ("group = \"g\"", "group = \"h\"", &["cell \"c\"", "group \"h\""]),
+        ("seeds = [1]", "seeds = [1, 1]", &["line 1", "seeds"]),
+        ("seeds = [1]", "seed = [1]", &["line 1", "seed"]),
+        ("seeds = [1]", "seeds = [1]\nmeasure = \"AP\"", &["line 2", "AP", "nDCG@10"]),
+        ("train = \"data\"", "train = \"data\"\nlocal_batch = 8", &["line 5", "base", "local_batch"]),
+        ("model = \"start\"", "tied = true", &["base", "model"]),
+        ("[[evaluation]]\ndata = \"data\"\nsplit = \"test\"\n", "", &["[[evaluation]]"]),
+    ];
+    for (old, new, words) in cases {
+        let recipe = if old.is_empty() { format!("{STUDY}{new}") } else { STUDY.replacen(old, new, 1) };
+        write(folder, "study.toml", &recipe);
+        refused(folder, "study study.toml", BAD_USAGE, &[words, &["study.toml"]].concat());
+    }
+    refused(folder, "study no.toml", FAILED, &["no.toml"]);
+    refused(folder, "study", BAD_USAGE, &["RECIPE"]);
+    assert!(!folder.join("runs").exists());
+}
+
+#[test]
+fn a_study_without_its_data_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let lengths = "model = \"start\"\nquery_max_length = 16\npassage_max_length = 32";
+    let good = STUDY.replacen("model = \"start\"", lengths, 1);
+    for (old, new, words) in [
+        ("train = \"data\"", "train = \"nowhere\"", ["nowhere", "not found"]),
+        ("data = \"data\"\nsplit", "data = \"nowhere\"\nsplit", ["nowhere", "not found"]),
+        ("split = \"test\"", "split = \"dev\"", ["dev", "test"]),
+        ("model = \"start\"", "model = \"./nothing\"", ["./nothing", "no such folder"]),
+    ] {
+        assert!(good.contains(old));
+        write(folder, "study.toml", &good.replacen(old, new, 1));
+        refused(folder, "study study.toml", FAILED, &words);
+    }
+    assert!(!folder.join("runs").exists());
 }
 
 #[test]
@@ -162,6 +234,7 @@ fn training_data_that_cannot_be_used_is_refused_before_anything_is_written() {
     let train = |flags: &str| format!("{TRAIN} {flags}");
     refused(folder, &train("--split dev"), FAILED, &["dev"]);
     refused(folder, &train("--gradient-accumulation-steps 100"), BAD_USAGE, &["400", "200"]);
+    refused(folder, &train("--memory-bank-warmup 1"), BAD_USAGE, &["memory_bank_warmup", "1 updates"]);
     refused(folder, &train("--passage-max-length 65"), BAD_USAGE, &["passage_max_length", "64 positions"]);
     refused(
         folder,

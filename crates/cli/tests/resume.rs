@@ -21,7 +21,7 @@ fn prepare(folder: &Path) {
 
 /// Starts a run and kills it once it has a checkpoint.
 fn killed_run(folder: &Path) {
-    let mut child = train(folder, "run", false);
+    let mut child = train(folder, "run", false, &[]);
     wait_for_checkpoint(&mut child, &folder.join("run"), 1);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -39,7 +39,7 @@ fn contaccum() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("contaccum"))
 }
 
-fn train(folder: &Path, output: &str, resume: bool) -> Child {
+fn train(folder: &Path, output: &str, resume: bool, banks: &[&str]) -> Child {
     let mut command = contaccum();
     command.current_dir(folder).args(["train", "--output-dir", output]).stdout(Stdio::null());
     command.stderr(Stdio::null());
@@ -52,7 +52,7 @@ fn train(folder: &Path, output: &str, resume: bool) -> Child {
         command.args(["--local-batch-size", "4", "--gradient-accumulation-steps", "2"]);
         command.args(["--query-max-length", "32", "--passage-max-length", "48"]);
         command.args(["--max-steps", &UPDATES.to_string(), "--save-steps", "1", "--threads", "2"]);
-        command.args(["--learning-rate", "1e-3"]);
+        command.args(["--learning-rate", "1e-3"]).args(banks);
     }
     command.spawn().unwrap()
 }
@@ -85,13 +85,29 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not() {
+    killed_and_resumed(&[]);
+}
+
+#[test]
+fn a_run_killed_while_its_banks_warm_up_or_later_ends_with_the_same_bits() {
+    killed_and_resumed(&[
+        "--memory-bank-warmup",
+        "9",
+        "--memory-bank-dtype",
+        "bf16",
+        "--memory-bank-enqueue",
+        "update",
+    ]);
+}
+
+fn killed_and_resumed(banks: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     prepare(folder);
-    assert!(train(folder, "whole", false).wait().unwrap().success());
+    assert!(train(folder, "whole", false, banks).wait().unwrap().success());
 
     let run = folder.join("killed");
-    let mut child = train(folder, "killed", false);
+    let mut child = train(folder, "killed", false, banks);
     wait_for_checkpoint(&mut child, &run, 2);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -99,13 +115,13 @@ fn a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not() {
     // Delays of many lengths: with a checkpoint after every update, some kills land inside the writing of one.
     for round in 0..8u64 {
         let reached = checkpoints(&run);
-        let mut child = train(folder, "killed", true);
+        let mut child = train(folder, "killed", true, &[]);
         wait_for_checkpoint(&mut child, &run, reached + 1);
         std::thread::sleep(Duration::from_micros(round * 700));
         kills += usize::from(child.kill().is_ok() && !child.wait().unwrap().success());
     }
     assert!(kills >= 3, "the run ended before it could be killed");
-    assert!(train(folder, "killed", true).wait().unwrap().success());
+    assert!(train(folder, "killed", true, &[]).wait().unwrap().success());
 
     for path in files(&folder.join("whole/model")) {
         let twin = run.join("model").join(path.strip_prefix(folder.join("whole/model")).unwrap());

@@ -196,6 +196,13 @@ impl Bank {
         if self.mask { exclude(row, ids, id) } else { 0 }
     }
 
+    /// Columns at `positions` that hold the passage `id`.
+    pub(crate) fn count(&self, positions: Range<usize>, id: u32) -> u32 {
+        let ids = &self.column_ids
+            [positions.start * self.columns_per_sample..positions.end * self.columns_per_sample];
+        ids.iter().map(|&column| u32::from(column == id)).sum()
+    }
+
     /// [`Bank::exclude`] for the banked row at `position`, whose own positive is left out as well.
     pub(crate) fn exclude_for_banked(&self, row: &mut [f32], positions: Range<usize>, position: usize) {
         self.exclude(row, positions.clone(), self.row_ids[position]);

@@ -21,6 +21,8 @@ pub(crate) struct AllRows<'a> {
     pub(crate) config: &'a ObjectiveConfig,
     pub(crate) current: &'a Current<'a>,
     pub(crate) bank: &'a Bank,
+    /// Banked rows that count: all that live, or none.
+    pub(crate) bank_rows: usize,
     pub(crate) block_sums: Option<&'a BlockSums>,
     /// The loss of each current row.
     pub(crate) losses: &'a [f64],
@@ -39,12 +41,11 @@ impl AllRows<'_> {
         hard_negatives: &mut [f32],
     ) -> f64 {
         let (parts, dim, all) = (workers.len(), self.config.dim, self.current.columns());
-        let bank_rows = if self.config.banks_rows() { self.bank.len() } else { 0 };
         let one_tile = all <= self.config.tile_lines();
         workers.iter_mut().for_each(|worker| worker.bank_loss = 0.0);
         if !one_tile {
             workers.par_iter_mut().enumerate().for_each(|(part, worker)| {
-                let share = share(bank_rows, part, parts);
+                let share = share(self.bank_rows, part, parts);
                 for positions in tiles(share.clone(), self.tile_rows(self.config.tile_lines())) {
                     self.complete(worker, positions.clone(), positions.start - share.start);
                 }
@@ -57,7 +58,7 @@ impl AllRows<'_> {
                 for samples in tiles(share(self.current.samples(), part, parts), tile_rows) {
                     self.add_current_rows(worker, samples, columns.clone());
                 }
-                let share = share(bank_rows, part, parts);
+                let share = share(self.bank_rows, part, parts);
                 for positions in tiles(share.clone(), tile_rows) {
                     let start = positions.start - share.start;
                     if one_tile {

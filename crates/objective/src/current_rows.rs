@@ -24,26 +24,28 @@ pub(crate) struct CurrentRows<'a> {
     pub(crate) gradient: &'a mut [f32],
 }
 
-/// Fills `rows`; `factor` multiplies the gradient of the rows' summed loss with respect to logits. Returns the
-/// softmax mass on banked columns by age class, summed over rows.
+/// Fills `rows`; the first `banked` ring positions are looked at (all that live, or none), and `factor` multiplies
+/// the gradient of the rows' summed loss with respect to logits. Returns the softmax mass on banked columns by age
+/// class and, last, on current negatives, summed over rows.
 pub(crate) fn current_rows(
     config: &ObjectiveConfig,
     workers: &mut [Worker],
     current: &Current,
     bank: &Bank,
+    banked: usize,
     factor: f64,
     rows: CurrentRows,
-) -> [f64; AGES] {
+) -> Groups {
     let parts = workers.len();
     let dim = config.dim;
-    let mut mass = [0.0; AGES];
+    let mut mass: Groups = [0.0; AGES + 1];
     for samples in tiles(0..current.samples(), config.tile_lines()) {
         workers.par_iter_mut().enumerate().for_each(|(part, worker)| {
             worker.online[..samples.len()].fill(Online::EMPTY);
             worker.sums[..samples.len() * dim].fill(0.0);
             let columns = share(current.columns(), part, parts);
             see_current_columns(config, worker, current, samples.clone(), columns);
-            let positions = share(bank.len(), part, parts);
+            let positions = share(banked, part, parts);
             if bank.columns_per_sample() > 0 {
                 see_bank_columns(config, worker, current, bank, samples.clone(), positions);
             }
@@ -105,7 +107,7 @@ fn see_bank_columns(
     mut positions: Range<usize>,
 ) {
     let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
-    let Worker { logits, dots, sums, widened, online, excluded, .. } = worker;
+    let Worker { logits, dots, sums, widened, online, excluded, own_positives, .. } = worker;
     let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
     let length =
         (config.tile_logits / (rows * per_sample)).min(config.lines_in_cache(dim * per_sample)).max(1);
@@ -118,7 +120,11 @@ fn see_bank_columns(
         let passages = bank.columns(at.clone(), widened);
         dots.write(current.queries(samples.clone()), passages, logits, width);
         for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
-            *excluded += u64::from(bank.exclude(row, at.clone(), current.positive_id(sample)));
+            let id = current.positive_id(sample);
+            let left_out = bank.exclude(row, at.clone(), id);
+            *excluded += u64::from(left_out);
+            let met = if config.mask_false_negatives { left_out } else { bank.count(at.clone(), id) };
+            *own_positives += u64::from(met);
         }
         absorb(logits, width, online, sums, dim, class);
         let (weights, passages) = (Mat::new(logits, rows, width), Mat::new(passages, width, dim));

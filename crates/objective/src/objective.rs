@@ -1,13 +1,13 @@
 //! The objective: a step, the entry of a batch into the banks, and what is reported.
 
-use crate::bank::Bank;
+use crate::bank::{AGES, Bank};
 use crate::batch::{Batch, Current, GradientsMut};
 use crate::block_sums::BlockSums;
 use crate::column_gradients::AllRows;
 use crate::config::{ObjectiveConfig, Rows};
 use crate::current_rows::{CurrentRows, current_rows};
 use crate::state::{ObjectiveError, ObjectiveState};
-use crate::worker::Worker;
+use crate::worker::{CURRENT, Worker};
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,13 @@ pub struct LossReport {
     pub bank_mass: f64,
     /// `bank_mass` by the age of the banked sample, in eighths of the capacity, oldest first.
     pub bank_mass_by_age: [f64; 8],
+    /// Softmax mass of current rows on their negatives among the current columns; a mean.
+    pub in_batch_mass: f64,
+    /// Banked columns that took part.
+    pub bank_columns: usize,
+    /// Pairs of a current query and a banked column that holds its own positive: left out with the mask, counted as
+    /// negatives without it.
+    pub own_positives_in_bank: u64,
 }
 
 /// InfoNCE with its banks and every buffer it needs.
@@ -73,6 +80,19 @@ impl Objective {
     /// # Panics
     /// When shapes do not agree with each other or exceed the sizes of the configuration.
     pub fn step(&mut self, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
+        self.step_with(self.bank.len(), batch, scale, gradients)
+    }
+
+    /// [`Objective::step`] with the banks left out: whatever they hold is neither row nor column.
+    ///
+    /// # Panics
+    /// As [`Objective::step`].
+    pub fn step_without_banks(&mut self, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
+        self.step_with(0, batch, scale, gradients)
+    }
+
+    /// A step in which `banked` samples of the bank take part: all, or none.
+    fn step_with(&mut self, banked: usize, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
         let current = Current::new(batch, &self.config);
         assert_eq!(gradients.queries.len(), batch.queries.len(), "gradient of queries has another shape");
         assert_eq!(
@@ -86,14 +106,17 @@ impl Objective {
             "gradient of hard negatives has another shape"
         );
         let n = current.samples();
-        let rows = n + if self.config.banks_rows() { self.bank.len() } else { 0 };
+        let bank_rows = if self.config.banks_rows() { banked } else { 0 };
+        let bank_columns = if banked > 0 { self.bank.live_columns() } else { 0 };
+        let rows = n + bank_rows;
         let factor = f64::from(scale) / (rows as f64 * f64::from(self.config.temperature));
-        self.workers.iter_mut().for_each(|worker| worker.excluded = 0);
+        self.workers.iter_mut().for_each(|worker| (worker.excluded, worker.own_positives) = (0, 0));
         let mass = current_rows(
             &self.config,
             &mut self.workers,
             &current,
             &self.bank,
+            banked,
             factor,
             CurrentRows { losses: &mut self.losses, lse: &mut self.lse, gradient: gradients.queries },
         );
@@ -101,6 +124,7 @@ impl Objective {
             config: &self.config,
             current: &current,
             bank: &self.bank,
+            bank_rows,
             block_sums: self.block_sums.as_ref(),
             losses: &self.losses,
             lse: &self.lse,
@@ -113,14 +137,17 @@ impl Objective {
         );
         let current_loss: f64 = self.losses[..n].iter().sum();
         let excluded: u64 = self.workers.iter().map(|worker| worker.excluded).sum();
-        let columns = current.columns() + self.bank.live_columns();
+        let (bank_mass, in_batch_mass) = (&mass[..AGES], mass[CURRENT]);
         LossReport {
             loss: (current_loss + bank_loss) / rows as f64,
             current_rows_loss: current_loss / n as f64,
             rows,
-            negatives_per_query: columns as f64 - excluded as f64 / n as f64,
-            bank_mass: mass.iter().sum::<f64>() / n as f64,
-            bank_mass_by_age: mass.map(|mass| mass / n as f64),
+            negatives_per_query: (current.columns() + bank_columns) as f64 - excluded as f64 / n as f64,
+            bank_mass: bank_mass.iter().sum::<f64>() / n as f64,
+            bank_mass_by_age: std::array::from_fn(|age| bank_mass[age] / n as f64),
+            in_batch_mass: in_batch_mass / n as f64,
+            bank_columns,
+            own_positives_in_bank: self.workers.iter().map(|worker| worker.own_positives).sum(),
         }
     }
 

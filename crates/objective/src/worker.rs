@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     pub(crate) bank_lse: Vec<f64>,
     /// Columns left out of this share's rows.
     pub(crate) excluded: u64,
+    /// Banked columns that hold the positive of a current row.
+    pub(crate) own_positives: u64,
     /// Summed losses of this share's banked rows.
     pub(crate) bank_loss: f64,
 }
@@ -52,6 +54,7 @@ impl Worker {
             online: vec![Online::EMPTY; config.tile_lines()],
             bank_lse: vec![0.0; Self::most_bank_rows(config)],
             excluded: 0,
+            own_positives: 0,
             bank_loss: 0.0,
         }
     }

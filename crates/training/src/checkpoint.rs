@@ -123,6 +123,14 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Whether a run in `folder` can go on: whether it has a complete checkpoint.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn has_checkpoint(folder: &Path) -> Result<bool, TrainError> {
+    Ok(!list(folder)?.is_empty())
+}
+
 /// The newest checkpoint to resume from; `None` for a fresh run. With `resume` there must be one, without none.
 pub(crate) fn find(folder: &Path, resume: bool) -> Result<Option<PathBuf>, TrainError> {
     match (list(folder)?.pop(), resume) {
@@ -134,6 +142,14 @@ pub(crate) fn find(folder: &Path, resume: bool) -> Result<Option<PathBuf>, Train
             checkpoint: newest.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         }),
     }
+}
+
+/// Removes all checkpoints of the run in `folder`: it can no longer go on.
+///
+/// # Errors
+/// When one cannot be removed.
+pub fn remove_checkpoints(folder: &Path) -> Result<(), TrainError> {
+    list(folder)?.iter().try_for_each(|path| fs::remove_dir_all(path).map_err(failed("removed", path)))
 }
 
 /// Writes a checkpoint of `trainer` into `folder`, whole or not at all, then removes those beyond the limit.

@@ -85,15 +85,23 @@ pub struct TrainConfig {
     pub memory_budget: Option<ByteSize>,
 
     // -- method
-    /// Name of the method: a point of the space that the next six keys span; default `contaccum`.
+    /// Name of the method: a point of the space that the keys from `bank_queries` to `rows` span; default
+    /// `contaccum`.
     pub method: Method,
     /// Capacity of each bank in samples (not batches); default 512 for the methods with banks.
     pub memory_bank_size: Option<usize>,
-    /// Bank past queries; default by method.
+    /// How banked vectors are stored; default f32.
+    pub memory_bank_dtype: BankDtype,
+    /// First updates that leave the banks out, as rows and as columns; default 0. The last of them fill the banks,
+    /// which are then full of recent vectors when they are first used.
+    pub memory_bank_warmup: usize,
+    /// When vectors enter the banks; default after each micro-batch.
+    pub memory_bank_enqueue: Enqueue,
+    /// Bank past queries, with the score of their own positive; default by method.
     pub bank_queries: Option<bool>,
-    /// Bank past passages; default by method.
+    /// Bank past passages, as negatives of every row of the loss; default by method.
     pub bank_passages: Option<bool>,
-    /// Bank past hard negatives; default by method, when there are hard negatives.
+    /// Bank past hard negatives; default by method, when there are hard negatives and past passages are banked.
     pub bank_hard_negatives: Option<bool>,
     /// Keep the banks across updates (true) or clear them after each (false); default true.
     pub keep_past: Option<bool>,
@@ -183,6 +191,9 @@ impl Default for TrainConfig {
             memory_budget: None,
             method: Method::Contaccum,
             memory_bank_size: None,
+            memory_bank_dtype: BankDtype::F32,
+            memory_bank_warmup: 0,
+            memory_bank_enqueue: Enqueue::MicroBatch,
             bank_queries: None,
             bank_passages: None,
             bank_hard_negatives: None,
@@ -288,6 +299,26 @@ pub enum Rows {
     Current,
 }
 
+/// How banked vectors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BankDtype {
+    /// Four bytes a value, exact.
+    F32,
+    /// Two bytes a value, rounded to 8 significant bits.
+    Bf16,
+}
+
+/// When the vectors of an update enter the banks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enqueue {
+    /// After each micro-batch: the next one of the same update sees them.
+    MicroBatch,
+    /// All at the end of the update: its micro-batches see the same banks.
+    Update,
+}
+
 /// A point of the space of methods: what a [`Method`] and its overrides come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MethodPoint {
@@ -371,7 +402,7 @@ impl TrainConfig {
     }
 
     fn read(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
-        let mut settings = match recipe {
+        let settings = match recipe {
             None => toml::Table::new(),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -382,6 +413,14 @@ impl TrainConfig {
                 text.parse().map_err(|error| toml_error(&text, &place, &error))?
             }
         };
+        Self::layered(settings, flags)
+    }
+
+    /// `settings` with `flags` laid over them, checked.
+    ///
+    /// # Errors
+    /// An unknown key, a value of the wrong kind, and all of [`Self::validate`].
+    pub fn layered(mut settings: toml::Table, flags: toml::Table) -> Result<Self, ConfigError> {
         for (one, other) in ALTERNATIVES {
             if flags.contains_key(one) || flags.contains_key(other) {
                 settings.remove(one);
@@ -510,11 +549,12 @@ impl TrainConfig {
             return Ok(without_banks);
         }
         let bank_queries = self.bank_queries.unwrap_or(method != Method::PreBatch);
+        let bank_passages = self.bank_passages.unwrap_or(true);
         let point = MethodPoint {
             bank_samples: self.memory_bank_size.unwrap_or(DEFAULT_MEMORY_BANK_SIZE),
             bank_queries,
-            bank_passages: self.bank_passages.unwrap_or(true),
-            bank_hard_negatives: self.bank_hard_negatives.unwrap_or(self.hard_negatives > 0),
+            bank_passages,
+            bank_hard_negatives: self.bank_hard_negatives.unwrap_or(bank_passages && self.hard_negatives > 0),
             keep_past: self.keep_past.unwrap_or(true),
             rows: self.rows.unwrap_or(if bank_queries { Rows::All } else { Rows::Current }),
             ..without_banks
@@ -677,6 +717,9 @@ impl TrainConfig {
     fn refuse_bank_overrides(&self) -> Result<(), ConfigError> {
         let given = [
             ("memory_bank_size", self.memory_bank_size.is_some_and(|samples| samples > 0)),
+            ("memory_bank_dtype", self.memory_bank_dtype == BankDtype::Bf16),
+            ("memory_bank_warmup", self.memory_bank_warmup > 0),
+            ("memory_bank_enqueue", self.memory_bank_enqueue == Enqueue::Update),
             ("bank_queries", self.bank_queries == Some(true)),
             ("bank_passages", self.bank_passages == Some(true)),
             ("bank_hard_negatives", self.bank_hard_negatives == Some(true)),
@@ -706,16 +749,16 @@ impl TrainConfig {
                 "no bank is left on (switch one on, or use method = \"grad-accum\")",
             );
         }
-        if point.bank_queries && !point.bank_passages {
-            return setting(
-                "bank_passages",
-                "false, but a banked query needs its banked passage (set it to true)",
-            );
-        }
         if point.rows == Rows::All && !point.bank_queries {
             return setting(
                 "rows",
                 "\"all\", but queries are not banked (use \"current\", or bank_queries = true)",
+            );
+        }
+        if point.rows == Rows::Current && !point.bank_passages && !point.bank_hard_negatives {
+            return setting(
+                "rows",
+                "\"current\", but only queries are banked, and they are no rows (use \"all\", or bank_passages = true)",
             );
         }
         if point.bank_hard_negatives && self.hard_negatives == 0 {
@@ -725,6 +768,12 @@ impl TrainConfig {
             return setting(
                 "keep_past",
                 "false with one micro-step per update: the banks would always be empty",
+            );
+        }
+        if !point.keep_past && self.memory_bank_enqueue == Enqueue::Update {
+            return setting(
+                "keep_past",
+                "false with memory_bank_enqueue = \"update\": the banks would always be empty (use \"micro-batch\")",
             );
         }
         Ok(())
@@ -840,7 +889,11 @@ mod tests {
             ("method = \"grad-cache\"\nbank_queries = true", "bank_queries"),
             ("method = \"full-batch\"\nrows = \"all\"", "rows"),
             ("memory_bank_size = 0", "memory_bank_size"),
-            ("bank_passages = false", "bank_passages"),
+            ("method = \"grad-accum\"\nmemory_bank_dtype = \"bf16\"", "memory_bank_dtype"),
+            ("method = \"grad-accum\"\nmemory_bank_warmup = 3", "memory_bank_warmup"),
+            ("method = \"grad-accum\"\nmemory_bank_enqueue = \"update\"", "memory_bank_enqueue"),
+            ("memory_bank_enqueue = \"update\"\nkeep_past = false", "keep_past"),
+            ("bank_passages = false\nrows = \"current\"", "rows"),
             ("bank_queries = false\nrows = \"all\"", "rows"),
             ("bank_hard_negatives = true", "bank_hard_negatives"),
             ("method = \"contaccum-grad-cache\"\nkeep_past = false", "keep_past"),
@@ -864,6 +917,8 @@ mod tests {
             ("contaccum-grad-cache", "memory_bank_size = 100", 131, 131 + 264),
             ("contaccum", "memory_bank_size = 100\nkeep_past = false", 31, 31 + 64),
             ("contaccum", "memory_bank_size = 100\nbank_hard_negatives = false", 107, 107 + 16),
+            ("contaccum", "memory_bank_size = 100\nbank_passages = false", 7, 7 + 16),
+            ("contaccum", "memory_bank_size = 100\nmemory_bank_enqueue = \"update\"", 107, 107 + 216),
         ];
         for (method, overrides, plain, hard) in cases {
             let recipe = format!("method = \"{method}\"\ngradient_accumulation_steps = 4\n{overrides}");
@@ -890,6 +945,13 @@ mod tests {
     fn without_a_query_bank_the_rows_are_current() {
         let point = config("bank_queries = false").resolve().unwrap();
         assert_eq!((point.rows, point.bank_passages), (Rows::Current, true));
+    }
+
+    #[test]
+    fn without_a_passage_bank_banked_queries_stay_rows_and_no_banked_passage_is_a_column() {
+        let point = config("bank_passages = false\nhard_negatives = 1").resolve().unwrap();
+        assert_eq!((point.rows, point.bank_queries), (Rows::All, true));
+        assert_eq!((point.bank_passages, point.bank_hard_negatives), (false, false));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! batches ahead, [`Trainer`] does an update, `checkpoint` stores it, [`RunRecorder`] writes down what happened.
 #![deny(missing_docs)]
 
+mod bank_watch;
 mod budget;
 mod checkpoint;
 mod config;
@@ -19,12 +20,15 @@ mod schedule;
 mod tower;
 mod trainer;
 
+pub use bank_watch::BankWarning;
 pub use budget::{Largest, MemoryBudget};
-pub use checkpoint::{CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint};
-pub use config::{ConfigError, Method, MethodPoint, Rows, TrainConfig};
+pub use checkpoint::{
+    CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints,
+};
+pub use config::{BankDtype, ConfigError, Enqueue, Method, MethodPoint, Rows, TrainConfig};
 pub use error::TrainError;
 pub use memory::{HEAP_BYTES, MemoryPlan, PROGRAM_BYTES};
-pub use record::{RecordError, RunRecorder, UpdateRecord};
+pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
 pub use run::{MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
 pub use sample::TokenizedSample;

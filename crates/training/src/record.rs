@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::EventFile;
 
-const METRICS_FILE: &str = "metrics.jsonl";
+/// The records of a run, inside its output folder: one JSON object a line, one line an update.
+pub const METRICS_FILE: &str = "metrics.jsonl";
 const EVENTS_FOLDER: &str = "tensorboard";
 
 /// What is recorded of one update. Numbers that are not finite are written as `null`.
@@ -42,14 +43,21 @@ pub struct UpdateRecord {
     pub negatives_per_query: f64,
     /// Samples in the banks after the update.
     pub bank_samples: usize,
-    /// Share of the softmax of current queries that lies on bank entries, 0..=1.
+    /// Share of the softmax of current queries that lies on bank entries, 0..=1; a mean over the micro-steps.
     pub bank_mass: f64,
+    /// The same by the entries' age, in eighths of the capacity, oldest first; `None` without such entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bank_mass_by_age: Option<[f64; 8]>,
+    /// Pairs of a current query and a bank entry that holds its own positive.
+    pub own_positives_in_bank: u64,
     /// Tokens of the update, queries and passages.
     pub tokens: u64,
     /// Tokens over seconds.
     pub tokens_per_second: f64,
     /// Wall time of the update.
     pub seconds: f64,
+    /// Bytes planned before the run for all that is allocated at its start.
+    pub planned_bytes: usize,
     /// Resident memory after the update, where the system tells it.
     pub resident_bytes: Option<u64>,
     /// Highest resident memory so far, where the system tells it.
@@ -135,12 +143,17 @@ impl RunRecorder {
     }
 }
 
-/// The numbers of a record under the tags TensorBoard groups them by: `train/loss`, `dev/nDCG@10`.
+/// The numbers of a record under the tags TensorBoard groups them by: `train/loss`, `dev/nDCG@10`, and those of a
+/// list by their place from 1 on, `bank_mass_by_age/1`.
 fn scalars(group: &str, fields: &serde_json::Value) -> Vec<(String, f32)> {
     let mut tagged = Vec::new();
     for (name, value) in fields.as_object().into_iter().flatten() {
         if value.is_object() {
             tagged.extend(scalars(name, value));
+        } else if let Some(list) = value.as_array() {
+            let numbers = list.iter().filter_map(serde_json::Value::as_f64);
+            tagged
+                .extend((1..).zip(numbers).map(|(place, number)| (format!("{name}/{place}"), number as f32)));
         } else if let Some(number) = value.as_f64()
             && name != "update"
         {
@@ -245,6 +258,22 @@ mod tests {
         assert!(scalars.iter().all(|(tag, _)| tag != "train/update"));
         let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
         assert!(text.contains(r#""dev":{"nDCG@10":0.75}"#), "{text}");
+    }
+
+    #[test]
+    fn mass_by_age_is_a_list_in_the_lines_and_eight_scalars_and_absent_without_banks() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = RunRecorder::open(folder.path(), 0).unwrap();
+        let bank_mass_by_age = Some([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5]);
+        recorder.record(&UpdateRecord { bank_mass_by_age, ..record(1, 0.5) }).unwrap();
+        recorder.record(&record(2, 0.5)).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
+        let (with, without) = text.split_once('\n').unwrap();
+        assert!(with.contains(r#""bank_mass_by_age":[0.0,0.0,0.0,0.0,0.0,0.0,0.25,0.5]"#), "{with}");
+        assert!(!without.contains("bank_mass_by_age"), "{without}");
+        let events = read_events(&recorder.events_path);
+        let Some(TestEvent::Scalars(1, scalars)) = events.get(events.len() - 2) else { panic!("{events:?}") };
+        assert!(scalars.contains(&("bank_mass_by_age/8".into(), 0.5)), "{scalars:?}");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Instant;
 use contaccum_data::{BatchConfig, BatchPlan, TrainingSet};
 use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer};
 
+use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
 use crate::{
-    ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES, RunRecorder, TrainConfig,
-    TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
+    BankWarning, ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES, RunRecorder,
+    TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
 };
 
 /// The folder of a run's final model, inside its output folder.
@@ -99,12 +100,17 @@ pub struct RunSummary {
     pub settings: ModelSettings,
     /// Bytes allocated before the first update.
     pub memory: MemoryPlan,
+    /// What is known beforehand to surprise about the banks; a run tells it again.
+    pub warnings: Vec<BankWarning>,
 }
 
 /// What a run tells its caller while it goes.
 pub trait Observer {
     /// After every update.
     fn updated(&mut self, record: &UpdateRecord, updates: usize);
+
+    /// Something about the banks that may surprise; each kind is told once.
+    fn warned(&mut self, warning: &BankWarning);
 
     /// A checkpoint is complete.
     fn saved(&mut self, checkpoint: &Path);
@@ -140,7 +146,8 @@ impl Run {
     /// A run of parts that are already there. A memory budget is met here, see [`Run::config`].
     ///
     /// # Errors
-    /// Fewer rows than a total batch, a run of no updates, or a memory budget that nothing fits in.
+    /// Fewer rows than a total batch, a run of no updates or one that would never use its banks, or a memory budget
+    /// that nothing fits in.
     pub fn of(config: TrainConfig, start: StartModel, set: TrainingSet) -> Result<Self, TrainError> {
         let (rows, total) = (set.len(), config.total_batch_size());
         if rows < total {
@@ -152,6 +159,14 @@ impl Run {
         if updates == 0 {
             let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
+        }
+        let warmup = config.memory_bank_warmup;
+        if warmup >= updates {
+            let reason = format!(
+                "{warmup}, but the run has {updates} updates: the banks would never be used (lower it, or use \
+                 method = \"grad-accum\")"
+            );
+            return Err(ConfigError::Setting { key: "memory_bank_warmup", reason }.into());
         }
         let program_bytes = program_bytes(&start.encoder);
         let config = match config.memory_budget {
@@ -178,6 +193,9 @@ impl Run {
         let encoders = if self.config.tied { 1 } else { 2 };
         let shape = self.start.encoder.config();
         let data = self.set.summary();
+        let point = self.config.resolve()?;
+        let (bank_samples, rows) = (point.bank_samples, self.set.len());
+        let larger = (bank_samples > rows).then_some(BankWarning::LargerThanEpoch { bank_samples, rows });
         Ok(RunSummary {
             parameters: self.start.encoder.layout().parameters() * encoders,
             rows: self.set.len(),
@@ -185,13 +203,14 @@ impl Run {
             updates: self.updates,
             warmup_updates: self.config.warmup_updates(self.updates),
             updates_per_epoch: self.config.updates_per_epoch(self.set.len()),
-            point: self.config.resolve()?,
+            point,
             negatives_per_query: self.config.negatives_per_query()?,
             settings: self.start.encoder.settings().clone(),
             memory: MemoryPlan {
                 program_bytes: self.program_bytes,
                 ..Trainer::memory_plan(&self.config, shape, contaccum_kernels::threads())?
             },
+            warnings: larger.into_iter().collect(),
         })
     }
 
@@ -231,6 +250,9 @@ impl Run {
     /// # Errors
     /// See [`TrainError`]; what was written before stays whole.
     pub fn train(self, resume: bool, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let summary = self.summary()?;
+        let mut watch = BankWatch::new(summary.point.bank_samples, self.config.mask_false_negatives);
+        let planned_bytes = summary.memory.total_bytes();
         let folder = self.config.output_dir.clone();
         let identity = self.identity();
         let resumed = checkpoint::find(&folder, resume)?;
@@ -250,6 +272,7 @@ impl Run {
             checkpoint::restore(checkpoint, &identity, &mut trainer)?;
         }
         checkpoint::create_folder(&folder, &config)?;
+        summary.warnings.iter().for_each(|warning| observer.warned(warning));
         let first = trainer.updates_done();
         let mut recorder = RunRecorder::open(&folder, first)?;
         let mut batches = Loader::start(rows, plan, first..updates);
@@ -259,7 +282,9 @@ impl Run {
             let started = Instant::now();
             let batch = batches.next().expect("the loader prepares every update")?;
             let report = trainer.update(&batch)?;
-            let mut record = record(update, update as f64 / updates_per_epoch, &report, started);
+            let mut record = record(update, &report, started);
+            (record.epoch, record.planned_bytes) = (update as f64 / updates_per_epoch, planned_bytes);
+            watch.see(update, &report).iter().for_each(|warning| observer.warned(warning));
             let evaluate_now = config.eval_steps > 0 && update.is_multiple_of(config.eval_steps);
             if config.eval_data.is_some() && (evaluate_now || update == updates) {
                 record.dev = observer
@@ -290,13 +315,13 @@ fn program_bytes(encoder: &Encoder) -> usize {
     measured.unwrap_or(PROGRAM_BYTES)
 }
 
-fn record(update: usize, epoch: f64, report: &UpdateReport, started: Instant) -> UpdateRecord {
+/// What `report` says of an update; what the run knows beside it is left at its default.
+fn record(update: usize, report: &UpdateReport, started: Instant) -> UpdateRecord {
     let seconds = started.elapsed().as_secs_f64();
     let memory = resident_memory();
     let norms = report.gradient_norms;
     UpdateRecord {
         update,
-        epoch,
         loss: report.loss(),
         current_rows_loss: report.current_rows_loss,
         grad_norm: norms.global,
@@ -306,12 +331,14 @@ fn record(update: usize, epoch: f64, report: &UpdateReport, started: Instant) ->
         learning_rate: report.learning_rate,
         negatives_per_query: report.negatives_per_query,
         bank_samples: report.bank_samples,
-        bank_mass: report.bank_mass,
+        bank_mass: report.bank_mass(),
+        bank_mass_by_age: report.bank_mass_by_age,
+        own_positives_in_bank: report.own_positives_in_bank,
         tokens: report.tokens as u64,
         tokens_per_second: report.tokens as f64 / seconds,
         seconds,
         resident_bytes: memory.current_bytes,
         peak_resident_bytes: memory.peak_bytes,
-        dev: BTreeMap::new(),
+        ..UpdateRecord::default()
     }
 }

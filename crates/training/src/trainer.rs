@@ -9,13 +9,13 @@
 
 use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Workspace};
 use contaccum_kernels::{AdamW, resident_zeros};
-use contaccum_objective::{BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
+use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
 
 use crate::loader::Loader;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, banks_bytes, products_bytes};
 use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
-use crate::{MethodPoint, Rows, TokenizedSample, TrainConfig, TrainError};
+use crate::{BankDtype, Enqueue, MethodPoint, Rows, TokenizedSample, TrainConfig, TrainError};
 
 /// What one update did.
 #[derive(Clone, Debug)]
@@ -30,10 +30,19 @@ pub struct UpdateReport {
     pub learning_rate: f64,
     /// Mean negatives of a current query at the last micro-step.
     pub negatives_per_query: f64,
-    /// Mean softmax mass of current queries on bank columns at the last micro-step.
-    pub bank_mass: f64,
+    /// Softmax mass of current queries on bank columns by age, in eighths of the capacity, oldest first; a mean
+    /// over the micro-steps. `None` where no passage is banked or the banks are left out.
+    pub bank_mass_by_age: Option<[f64; 8]>,
+    /// Softmax mass of current queries on the other passages of their micro-batch; a mean over the micro-steps.
+    pub in_batch_mass: f64,
+    /// Bank columns that took part at the last micro-step.
+    pub bank_columns: usize,
+    /// Pairs of a current query and a bank column that holds its own positive, over the micro-steps.
+    pub own_positives_in_bank: u64,
     /// Samples in the banks afterwards.
     pub bank_samples: usize,
+    /// Rows of the total batch.
+    pub rows: usize,
     /// Tokens encoded (once each, recomputation not counted).
     pub tokens: usize,
 }
@@ -43,6 +52,11 @@ impl UpdateReport {
     pub fn loss(&self) -> f64 {
         self.micro_losses.iter().sum::<f64>() / self.micro_losses.len() as f64
     }
+
+    /// Softmax mass of current queries on bank columns.
+    pub fn bank_mass(&self) -> f64 {
+        self.bank_mass_by_age.map_or(0.0, |mass| mass.iter().sum())
+    }
 }
 
 /// Sizes of every buffer of a trainer.
@@ -50,8 +64,9 @@ struct Sizes {
     query_limits: PassLimits,
     passage_limits: PassLimits,
     keep: Keep,
+    /// Samples whose representations are held at once.
+    represented: usize,
     micro_batch: usize,
-    hard_negatives: usize,
     objective: ObjectiveConfig,
 }
 
@@ -64,13 +79,15 @@ impl Sizes {
             sequences,
             longest,
         };
-        let hard_negatives = point.micro_batch_size * config.hard_negatives;
         Self {
             query_limits: limits(point.chunk_size, config.query_max_length),
             passage_limits: limits(point.chunk_size * config.passages_per_row(), config.passage_max_length),
             keep: Keep::ForBackward { tokens, recompute: config.recompute },
+            represented: match config.memory_bank_enqueue {
+                Enqueue::MicroBatch => point.micro_batch_size,
+                Enqueue::Update => config.total_batch_size(),
+            },
             micro_batch: point.micro_batch_size,
-            hard_negatives,
             objective: ObjectiveConfig {
                 dim,
                 temperature: config.temperature,
@@ -85,7 +102,10 @@ impl Sizes {
                 bank_hard_negatives: point.bank_hard_negatives,
                 max_batch_samples: point.micro_batch_size,
                 max_hard_negatives_per_sample: config.hard_negatives,
-                bank_dtype: BankDtype::F32,
+                bank_dtype: match config.memory_bank_dtype {
+                    BankDtype::F32 => contaccum_objective::BankDtype::F32,
+                    BankDtype::Bf16 => contaccum_objective::BankDtype::Bf16,
+                },
                 tile_logits: ObjectiveConfig::TILE_LOGITS,
             },
         }
@@ -97,7 +117,35 @@ impl Sizes {
     }
 }
 
-/// Current representations of a micro-batch, or their gradients.
+/// What the banks do in an update.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Banks {
+    /// Nothing.
+    Idle,
+    /// They take in vectors, and are neither rows nor columns.
+    Filling,
+    /// They take in vectors, and are rows and columns.
+    Used,
+}
+
+/// Passage ids and counts of a micro-batch, as the objective wants them.
+struct Ids {
+    positives: Vec<u32>,
+    hard_negatives: Vec<u32>,
+    hard_negatives_per_sample: Vec<u32>,
+}
+
+impl Ids {
+    fn new(micro_batch: &[TokenizedSample]) -> Self {
+        Self {
+            positives: micro_batch.iter().map(|s| s.positive_id).collect(),
+            hard_negatives: micro_batch.iter().flat_map(|s| s.hard_negative_ids.iter().copied()).collect(),
+            hard_negatives_per_sample: micro_batch.iter().map(|s| s.hard_negatives.len() as u32).collect(),
+        }
+    }
+}
+
+/// Representations of samples, or their gradients.
 struct Representations {
     queries: Vec<f32>,
     positives: Vec<f32>,
@@ -105,11 +153,24 @@ struct Representations {
 }
 
 impl Representations {
-    fn new(samples: usize, hard_negatives: usize, dim: usize) -> Self {
+    fn new(samples: usize, hard_negatives_per_sample: usize, dim: usize) -> Self {
         Self {
             queries: resident_zeros(samples * dim),
             positives: resident_zeros(samples * dim),
-            hard_negatives: resident_zeros(hard_negatives * dim),
+            hard_negatives: resident_zeros(samples * hard_negatives_per_sample * dim),
+        }
+    }
+
+    /// A micro-batch whose samples begin at `sample` and whose hard negatives begin at `hard_negative`.
+    fn batch<'a>(&'a self, (sample, hard_negative): (usize, usize), ids: &'a Ids, dim: usize) -> Batch<'a> {
+        let (n, m) = (ids.positives.len(), ids.hard_negatives.len());
+        Batch {
+            queries: &self.queries[sample * dim..(sample + n) * dim],
+            positives: &self.positives[sample * dim..(sample + n) * dim],
+            hard_negatives: &self.hard_negatives[hard_negative * dim..(hard_negative + m) * dim],
+            positive_ids: &ids.positives,
+            hard_negative_ids: &ids.hard_negatives,
+            hard_negatives_per_sample: &ids.hard_negatives_per_sample,
         }
     }
 }
@@ -175,8 +236,8 @@ impl Trainer {
                 workspace: Workspace::new(&shape, both, sizes.keep),
                 vectors: resident_zeros(longest_vectors),
             },
-            representations: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
-            gradients: Representations::new(sizes.micro_batch, sizes.hard_negatives, dim),
+            representations: Representations::new(sizes.represented, config.hard_negatives, dim),
+            gradients: Representations::new(sizes.micro_batch, config.hard_negatives, dim),
             config,
         })
     }
@@ -194,7 +255,8 @@ impl Trainer {
         let point = config.resolve()?;
         let dim = shape.hidden_size;
         let sizes = Sizes::new(config, &point, dim);
-        let vectors = sizes.both().sequences + 2 * (2 * sizes.micro_batch + sizes.hard_negatives);
+        let vectors_per_sample = 1 + config.passages_per_row();
+        let vectors = sizes.both().sequences + vectors_per_sample * (sizes.represented + sizes.micro_batch);
         let encoders = if config.tied { 1 } else { 2 };
         let (weights, trained) =
             Towers::memory_bytes(&Layout::new(shape), config.freeze_embeddings, encoders);
@@ -234,11 +296,11 @@ impl Trainer {
     /// # Errors
     /// A loss or gradient that is not a number; the weights are then those before the update.
     pub fn update(&mut self, batch: &[TokenizedSample]) -> Result<UpdateReport, TrainError> {
+        let banks = self.banks();
         let mut micro_losses = Vec::with_capacity(self.point.micro_steps);
-        let mut current_rows_loss = 0.0;
-        let mut last = None;
+        let mut reports = Vec::with_capacity(self.point.micro_steps);
         for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
-            let report = self.micro_step(step * self.point.micro_batch_size, micro_batch);
+            let report = self.micro_step(step * self.point.micro_batch_size, micro_batch, banks);
             if !report.loss.is_finite() {
                 return Err(TrainError::LossNotFinite {
                     update: self.updates_done + 1,
@@ -246,28 +308,70 @@ impl Trainer {
                 });
             }
             micro_losses.push(report.loss);
-            current_rows_loss += report.current_rows_loss / self.point.micro_steps as f64;
-            last = Some(report);
+            reports.push(report);
         }
-        let last = last.expect("a total batch has at least one micro-batch");
+        let last = *reports.last().expect("a total batch has at least one micro-batch");
         let gradient_norms = self.towers.gradient_norms();
         if !gradient_norms.global.is_finite() {
             return Err(TrainError::GradientNotFinite { update: self.updates_done + 1 });
         }
         let learning_rate = self.optimize(gradient_norms.global);
+        if banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::Update {
+            self.enqueue_all(batch);
+        }
         if !self.point.keep_past {
             self.objective.clear();
         }
+        let mean =
+            |of: &dyn Fn(&LossReport) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let columns = self.point.bank_passages || self.point.bank_hard_negatives;
         Ok(UpdateReport {
             micro_losses,
-            current_rows_loss,
+            current_rows_loss: mean(&|report| report.current_rows_loss),
             gradient_norms,
             learning_rate,
             negatives_per_query: last.negatives_per_query,
-            bank_mass: last.bank_mass,
+            bank_mass_by_age: (columns && banks == Banks::Used)
+                .then(|| std::array::from_fn(|age| mean(&|report| report.bank_mass_by_age[age]))),
+            in_batch_mass: mean(&|report| report.in_batch_mass),
+            bank_columns: last.bank_columns,
+            own_positives_in_bank: reports.iter().map(|report| report.own_positives_in_bank).sum(),
             bank_samples: self.objective.bank_len(),
+            rows: batch.len(),
             tokens: batch.iter().map(TokenizedSample::tokens).sum(),
         })
+    }
+
+    /// What the banks do in the next update: idle at the start of their warm-up, then filled just before its end.
+    fn banks(&self) -> Banks {
+        let left = self.config.memory_bank_warmup.saturating_sub(self.updates_done);
+        let to_fill = match self.point.keep_past {
+            true => self.point.bank_samples.div_ceil(self.config.total_batch_size()),
+            false => 0,
+        };
+        match left {
+            0 => Banks::Used,
+            left if left <= to_fill => Banks::Filling,
+            _ => Banks::Idle,
+        }
+    }
+
+    /// Where the representations of the micro-batch that begins at `first_row` lie: its first sample and its first
+    /// hard negative.
+    fn place(&self, first_row: usize) -> (usize, usize) {
+        match self.config.memory_bank_enqueue {
+            Enqueue::MicroBatch => (0, 0),
+            Enqueue::Update => (first_row, first_row * self.config.hard_negatives),
+        }
+    }
+
+    /// Takes the representations of a whole total batch into the banks.
+    fn enqueue_all(&mut self, batch: &[TokenizedSample]) {
+        let dim = self.towers.query.encoder.dim();
+        for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
+            let place = self.place(step * self.point.micro_batch_size);
+            self.objective.enqueue(self.representations.batch(place, &Ids::new(micro_batch), dim));
+        }
     }
 
     /// Clips, updates both encoders and returns the learning rate used.
@@ -292,35 +396,30 @@ impl Trainer {
     }
 
     /// Loss of one micro-batch, whose first row is row `first_row` of the total batch; its gradients are added up,
-    /// and it enters the banks.
-    fn micro_step(&mut self, first_row: usize, micro_batch: &[TokenizedSample]) -> LossReport {
+    /// and it enters the banks unless the whole update does.
+    fn micro_step(&mut self, first_row: usize, micro_batch: &[TokenizedSample], banks: Banks) -> LossReport {
         let spans = spans(micro_batch, self.point.chunk_size, self.config.max_tokens.unwrap_or(usize::MAX));
         let stream = DropoutStream { seed: self.config.seed, update: self.updates_done as u64 };
         for span in &spans {
             self.represent(first_row, micro_batch, *span, stream);
         }
         let dim = self.towers.query.encoder.dim();
-        let (n, m) = (micro_batch.len(), spans.last().map_or(0, |s| s.hard.1));
-        let positive_ids: Vec<u32> = micro_batch.iter().map(|s| s.positive_id).collect();
-        let hard_negative_ids: Vec<u32> =
-            micro_batch.iter().flat_map(|s| s.hard_negative_ids.iter().copied()).collect();
-        let counts: Vec<u32> = micro_batch.iter().map(|s| s.hard_negatives.len() as u32).collect();
-        let batch = Batch {
-            queries: &self.representations.queries[..n * dim],
-            positives: &self.representations.positives[..n * dim],
-            hard_negatives: &self.representations.hard_negatives[..m * dim],
-            positive_ids: &positive_ids,
-            hard_negative_ids: &hard_negative_ids,
-            hard_negatives_per_sample: &counts,
-        };
+        let ids = Ids::new(micro_batch);
+        let batch = self.representations.batch(self.place(first_row), &ids, dim);
         let gradients = GradientsMut {
-            queries: &mut self.gradients.queries[..n * dim],
-            positives: &mut self.gradients.positives[..n * dim],
-            hard_negatives: &mut self.gradients.hard_negatives[..m * dim],
+            queries: &mut self.gradients.queries[..batch.queries.len()],
+            positives: &mut self.gradients.positives[..batch.positives.len()],
+            hard_negatives: &mut self.gradients.hard_negatives[..batch.hard_negatives.len()],
         };
-        let report = self.objective.step(batch, 1.0 / self.point.micro_steps as f32, gradients);
+        let scale = 1.0 / self.point.micro_steps as f32;
+        let report = match banks {
+            Banks::Used => self.objective.step(batch, scale, gradients),
+            Banks::Idle | Banks::Filling => self.objective.step_without_banks(batch, scale, gradients),
+        };
         if report.loss.is_finite() {
-            self.objective.enqueue(batch);
+            if banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::MicroBatch {
+                self.objective.enqueue(batch);
+            }
             for span in &spans {
                 if spans.len() > 1 {
                     self.represent(first_row, micro_batch, *span, stream);
@@ -341,6 +440,7 @@ impl Trainer {
     ) {
         let samples = &micro_batch[span.first..span.end];
         let row = first_row + span.first;
+        let (first_sample, first_hard) = self.place(first_row);
         let Chunk { query_pass, passage_pass, workspace, vectors } = &mut self.chunk;
         query_pass.clear();
         passage_pass.clear();
@@ -355,14 +455,14 @@ impl Trainer {
         }
         passage_pass.follow(query_pass);
         let dim = self.towers.query.encoder.dim();
-        let at = span.first * dim..span.end * dim;
+        let at = (first_sample + span.first) * dim..(first_sample + span.end) * dim;
         let queries = &mut self.representations.queries[at.clone()];
         self.towers.query.encoder.represent(query_pass, workspace, Some(stream), queries);
         let encoder = &self.towers.of_passages().encoder;
         encoder.represent(passage_pass, workspace, Some(stream), vectors);
         let (positives, hard) = vectors.split_at(samples.len() * dim);
         self.representations.positives[at].copy_from_slice(positives);
-        let hard_at = span.hard.0 * dim..span.hard.1 * dim;
+        let hard_at = (first_hard + span.hard.0) * dim..(first_hard + span.hard.1) * dim;
         let hard = &hard[..hard_at.len()];
         self.representations.hard_negatives[hard_at].copy_from_slice(hard);
     }

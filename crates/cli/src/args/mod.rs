@@ -6,6 +6,7 @@ mod evaluate;
 mod export;
 mod plan;
 mod search;
+mod study;
 mod train;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +17,7 @@ pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
 pub use plan::PlanArgs;
 pub use search::SearchArgs;
+pub use study::StudyArgs;
 pub use train::TrainArgs;
 
 const AFTER_HELP: &str = "\
@@ -61,6 +63,7 @@ pub enum Command {
     Encode(EncodeArgs),
     Search(SearchArgs),
     Evaluate(EvaluateArgs),
+    Study(StudyArgs),
     Demo(DemoArgs),
 }
 

@@ -201,13 +201,22 @@ struct MethodFlags {
     /// Capacity of each bank in samples, for the methods with banks [default: 512]
     #[arg(long, value_name = "SAMPLES")]
     memory_bank_size: Option<u32>,
-    /// Bank past queries [default: by method]
+    /// How banked vectors are stored: bf16 takes half the memory, rounded to 8 significant bits [default: f32]
+    #[arg(long, value_parser = one_of(["f32", "bf16"]))]
+    memory_bank_dtype: Option<String>,
+    /// First updates that leave the banks out; they are filled just before they are used [default: 0]
+    #[arg(long, value_name = "UPDATES")]
+    memory_bank_warmup: Option<u32>,
+    /// When vectors enter the banks: after each micro-batch, or all at the end of the update [default: micro-batch]
+    #[arg(long, value_parser = one_of(["micro-batch", "update"]))]
+    memory_bank_enqueue: Option<String>,
+    /// Bank past queries, with the score of their own positive [default: by method]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     bank_queries: Option<bool>,
-    /// Bank past passages [default: by method]
+    /// Bank past passages, as negatives of every row of the loss [default: by method]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     bank_passages: Option<bool>,
-    /// Bank past hard negatives [default: by method, where there are any]
+    /// Bank past hard negatives [default: by method, where there are any and past passages are banked]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     bank_hard_negatives: Option<bool>,
     /// Keep the banks across updates, or clear them after each [default: true]

@@ -1,0 +1,202 @@
+//! One axis: its range, linear or logarithmic, and where its ticks are.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+
+/// How values are laid along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Evenly, from 0.
+    FromZero,
+    /// Evenly, from the lowest value.
+    Linear,
+    /// By their logarithm; only values above 0 are drawn.
+    Log,
+}
+
+/// An axis over a range of values, drawn by plotters.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    range: Range<f64>,
+    log: bool,
+    format: fn(f64) -> String,
+}
+
+impl Axis {
+    /// An axis of exactly this range, with round ticks.
+    pub fn plain(range: Range<f64>) -> Self {
+        Self { range, log: false, format: short_number }
+    }
+
+    /// An axis that shows all of `values` with a little room, with ticks written by `format`. `None` when there is
+    /// nothing to show.
+    pub fn around(
+        values: impl Iterator<Item = f64>,
+        scale: Scale,
+        format: fn(f64) -> String,
+    ) -> Option<Self> {
+        let (low, high) = values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        if low > high {
+            return None;
+        }
+        let room =
+            |low: f64, high: f64| if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-9) };
+        let range = match scale {
+            Scale::FromZero if low >= 0.0 => 0.0..high + room(0.0, high),
+            Scale::FromZero | Scale::Linear => low - room(low, high)..high + room(low, high),
+            Scale::Log => {
+                let (low, high) = (low.ln(), high.ln());
+                let room = room(low, high).max(0.05);
+                (low - room).exp()..(high + room).exp()
+            }
+        };
+        Some(Self { range, log: scale == Scale::Log, format })
+    }
+
+    /// A value moved to the nearest one on the axis.
+    pub fn clamp(&self, value: f64) -> f64 {
+        value.clamp(self.range.start, self.range.end)
+    }
+
+    /// Where a value lies, 0 at the start of the axis and 1 at its end.
+    fn place(&self, value: f64) -> f64 {
+        let Range { start, end } = self.range;
+        if self.log { (value / start).ln() / (end / start).ln() } else { (value - start) / (end - start) }
+    }
+
+    fn ticks(&self, most: usize) -> Vec<f64> {
+        let Range { start, end } = self.range;
+        // Within half a decade round steps are easier to read than 1, 2, 5.
+        if self.log && end / start > 3.0 {
+            log_ticks(start, end, most)
+        } else {
+            linear_ticks(start, end, most)
+        }
+    }
+}
+
+impl Ranged for Axis {
+    type ValueType = f64;
+    type FormatOption = NoDefaultFormatting;
+
+    fn map(&self, &value: &f64, limit: (i32, i32)) -> i32 {
+        limit.0 + (f64::from(limit.1 - limit.0) * self.place(value)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        self.ticks(hint.bold_points())
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, &value: &f64) -> String {
+        (self.format)(value)
+    }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten, at most `most` of them.
+fn linear_ticks(start: f64, end: f64, most: usize) -> Vec<f64> {
+    let rough = (end - start) / most as f64;
+    let decade = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade).into_iter().find(|&step| step >= rough);
+    let step = step.unwrap_or(10.0 * decade);
+    let first = (start / step).ceil() as i64;
+    // Counted in steps: a sum of steps would end in 0.30000000000000004.
+    (first..).map(|count| count as f64 * step).take_while(|&tick| tick <= end * (1.0 + 1e-9)).collect()
+}
+
+/// Powers of ten, with 2 and 5 times them where there is room, or every second or third where there is none.
+fn log_ticks(start: f64, end: f64, most: usize) -> Vec<f64> {
+    let decades = start.log10().floor() as i32..=end.log10().ceil() as i32;
+    let ticks = |factors: &'static [f64], every: usize| -> Vec<f64> {
+        let powers = decades.clone().filter(|power| power.rem_euclid(every as i32) == 0);
+        let ticks = powers.flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)));
+        ticks.filter(|tick| (start..=end).contains(tick)).collect()
+    };
+    let candidates: [(&'static [f64], usize); 3] = [(&[1.0, 2.0, 5.0], 1), (&[1.0, 3.0], 1), (&[1.0], 1)];
+    let fitting = candidates.into_iter().map(|(factors, every)| ticks(factors, every));
+    let sparse = (2..).map(|every| ticks(&[1.0], every));
+    fitting.chain(sparse).find(|ticks| ticks.len() <= most).unwrap_or_default()
+}
+
+/// A number in few characters: 0.25, 12k, 3.4M, 2e-5.
+pub fn short_number(value: f64) -> String {
+    let size = value.abs();
+    let trimmed = |value: f64, decimals: usize| {
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    };
+    match size {
+        0.0 => "0".into(),
+        size if size >= 1e9 || size < 1e-3 => {
+            let exponent = size.log10().floor() as i32;
+            format!("{}e{exponent}", trimmed(value / 10f64.powi(exponent), 2))
+        }
+        size if size >= 1e6 => trimmed(value / 1e6, 2) + "M",
+        size if size >= 1e4 => trimmed(value / 1e3, 1) + "k",
+        size if size >= 1.0 => trimmed(value, 2),
+        _ => trimmed(value, 4),
+    }
+}
+
+/// Bytes in binary units.
+pub fn bytes(value: f64) -> String {
+    let units = [(1024f64.powi(3), "GiB"), (1024f64.powi(2), "MiB"), (1024.0, "KiB")];
+    match units.into_iter().find(|&(unit, _)| value.abs() >= unit) {
+        Some((unit, name)) => {
+            let value = value / unit;
+            format!("{value:.*} {name}", usize::from(value < 100.0) + usize::from(value < 10.0))
+        }
+        None => format!("{value:.0} B"),
+    }
+}
+
+/// A share as a percentage.
+pub fn percent(value: f64) -> String {
+    short_number(100.0 * value) + " %"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_exact_enough() {
+        let written = [0.0, 2e-5, 0.05, 0.305, 7.25, 128.0, 12_345.0, 3.4e6, 2.5e9].map(short_number);
+        assert_eq!(written, ["0", "2e-5", "0.05", "0.305", "7.25", "128", "12.3k", "3.4M", "2.5e9"]);
+        assert_eq!(bytes(1.5 * 1024f64.powi(3)), "1.50 GiB");
+        assert_eq!(bytes(300.0 * 1024f64.powi(2)), "300 MiB");
+        assert_eq!(percent(0.125), "12.5 %");
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(linear_ticks(0.0, 0.33, 4), [0.0, 0.1, 0.2, 0.30000000000000004]);
+        assert_eq!(linear_ticks(-3.0, 41.0, 5), [0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(log_ticks(0.9, 12.0, 5), [1.0, 2.0, 5.0, 10.0]);
+        assert_eq!(log_ticks(1e-3, 1e4, 4), [1e-3, 1.0, 1e3]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_puts_the_geometric_mean_in_the_middle() {
+        let axis = Axis::around([0.01, 100.0].into_iter(), Scale::Log, short_number).unwrap();
+        assert_eq!(axis.map(&1.0, (0, 1000)), 500);
+    }
+
+    #[test]
+    fn a_constant_still_has_an_axis_around_it_and_nothing_has_none() {
+        for scale in [Scale::FromZero, Scale::Linear, Scale::Log] {
+            let axis = Axis::around([2.0, 2.0].into_iter(), scale, short_number).unwrap();
+            assert!(axis.range.start < 2.0 && axis.range.end > 2.0, "{axis:?}");
+            assert!(Axis::around([].into_iter(), scale, short_number).is_none());
+        }
+        let zero = Axis::around([0.0].into_iter(), Scale::FromZero, short_number).unwrap();
+        assert!(zero.range.end > 0.0);
+    }
+}

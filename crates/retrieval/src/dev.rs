@@ -1,0 +1,242 @@
+//! Measuring encoders on judged queries, in memory: during training, in the demo, between the runs of a study.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use contaccum_data::{Corpus, PassageIndex, Qrels, Queries, QueryIndex, atomic_write};
+use contaccum_encoder::{
+    Embedder, Encoder, ModelSettings, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BatchLimits, EncodeError, EvaluationError, Measure, Run, RunError, SearchError, encode_in_memory,
+    evaluate, search,
+};
+
+/// Folder of a run's measures per query, inside its output folder.
+pub const EVALUATIONS_FOLDER: &str = "evaluations";
+
+/// What is measured, under the names it is recorded by.
+pub const DEV_MEASURES: [Measure; 4] =
+    [Measure::NDcg(Some(10)), Measure::ReciprocalRank(Some(10)), Measure::Recall(100), Measure::Success(20)];
+
+/// Passages per query: as deep as the measures look.
+const TOP_K: usize = 100;
+
+/// Which judged queries are measured, and how texts become tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevSource {
+    /// BEIR folder.
+    pub folder: PathBuf,
+    /// Split: `qrels/<split>.tsv`.
+    pub split: String,
+    /// The first so many queries of the split; all of them without.
+    pub max_queries: Option<usize>,
+    /// Longest query in tokens.
+    pub query_max_length: usize,
+    /// Longest passage in tokens.
+    pub passage_max_length: usize,
+    /// How title and text are joined.
+    pub passage_format: PassageFormat,
+}
+
+/// Why encoders could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// The corpus, queries or judgments.
+    #[error(transparent)]
+    Data(#[from] contaccum_data::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] contaccum_encoder::EncoderError),
+    /// A text or its vector.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The search.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// Ids that come twice, scores that are no numbers.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// No judged query.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// A file of measures that is not what this program writes.
+    #[error("evaluation not read: {path}: {reason} (remove it and evaluate again)")]
+    NotRead {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A corpus and judged queries as tokens.
+pub struct DevSet {
+    source: DevSource,
+    passage_ids: Vec<String>,
+    passages: Vec<TokenSequence>,
+    query_ids: Vec<String>,
+    queries: Vec<TokenSequence>,
+    qrels: Qrels,
+}
+
+impl DevSet {
+    /// Reads and tokenises queries and corpus, with the prompts of `settings`.
+    ///
+    /// # Errors
+    /// Files that cannot be read, a split that is not there.
+    pub fn open(
+        source: DevSource,
+        settings: &ModelSettings,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self, DevError> {
+        let queries = Queries::open(&source.folder)?;
+        let qrels = Qrels::open_split(&source.folder, &source.split)?;
+        let corpus = Corpus::open(&source.folder)?;
+        let chosen: Vec<QueryIndex> = (0..queries.len() as u32)
+            .map(QueryIndex)
+            .filter(|&query| !qrels.judgments(queries.id(query)).is_empty())
+            .take(source.max_queries.unwrap_or(usize::MAX))
+            .collect();
+        let all: Vec<PassageIndex> = (0..corpus.len() as u32).map(PassageIndex).collect();
+        let passage = |&index: &PassageIndex| {
+            let passage = corpus.get(index)?;
+            let (title, text) = settings.prompted_passage(&passage.title, &passage.text);
+            Ok(tokenizer.passage(&title, &text, source.passage_format, source.passage_max_length)?)
+        };
+        let query = |&index: &QueryIndex| {
+            let text = settings.prompted_query(&queries.text(index)?);
+            Ok(tokenizer.query(&text, source.query_max_length)?)
+        };
+        Ok(Self {
+            passages: all.par_iter().map(passage).collect::<Result<_, DevError>>()?,
+            passage_ids: all.iter().map(|&index| corpus.id(index).to_owned()).collect(),
+            queries: chosen.par_iter().map(query).collect::<Result<_, DevError>>()?,
+            query_ids: chosen.iter().map(|&index| queries.id(index).to_owned()).collect(),
+            qrels,
+            source,
+        })
+    }
+
+    /// Name of the set: that of its folder.
+    pub fn name(&self) -> String {
+        let folder = &self.source.folder;
+        folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// Whether `measures` are of this folder and split, and of all its queries.
+    pub fn answers(&self, measures: &QueryMeasures) -> bool {
+        measures.data == self.source.folder
+            && measures.split == self.source.split
+            && measures.queries == self.asked()
+    }
+
+    /// Number of queries that are measured.
+    pub fn queries(&self) -> usize {
+        self.asked().len()
+    }
+
+    /// Ids of the queries that have a relevant passage, in the order of the file.
+    fn asked(&self) -> Vec<&str> {
+        let has_relevant = |id: &&str| self.qrels.judgments(id).iter().any(|(_, judgment)| *judgment > 0);
+        self.query_ids.iter().map(String::as_str).filter(has_relevant).collect()
+    }
+
+    /// The measures of each query, texts encoded by `query` and `passage`.
+    ///
+    /// # Errors
+    /// Vectors that are no numbers; judgments without a relevant passage.
+    pub fn measure(&self, query: &Encoder, passage: &Encoder) -> Result<QueryMeasures, DevError> {
+        let queries = self.vectors(query, &self.queries)?;
+        let passages = self.vectors(passage, &self.passages)?;
+        let found = search(&queries, query.dim(), &passages, TOP_K)?;
+        let run = Run::from_hits(&self.query_ids, &self.passage_ids, &found)?;
+        let evaluation = evaluate(&run, &self.qrels, &DEV_MEASURES)?;
+        // The judgments may be of more queries than are asked here.
+        let asked = self.asked();
+        let measures = evaluation.results.iter().map(|result| {
+            (result.measure.to_string(), asked.iter().map(|&id| result.per_query[id]).collect())
+        });
+        Ok(QueryMeasures {
+            data: self.source.folder.clone(),
+            split: self.source.split.clone(),
+            measures: measures.collect(),
+            queries: asked.into_iter().map(str::to_owned).collect(),
+        })
+    }
+
+    fn vectors(&self, encoder: &Encoder, sequences: &[TokenSequence]) -> Result<Vec<f32>, DevError> {
+        let longest = self.source.query_max_length.max(self.source.passage_max_length);
+        let limits = BatchLimits { max_tokens: longest.max(4096), max_sequences: 64 };
+        let pass = PassLimits { tokens: limits.max_tokens, sequences: limits.max_sequences, longest };
+        let mut embedder = Embedder::new(encoder.config(), pass);
+        let embed = |tokens: &_, vectors: &mut [f32]| embedder.embed(encoder, tokens, vectors);
+        Ok(encode_in_memory(sequences, encoder.dim(), limits, embed)?)
+    }
+}
+
+/// Measures query by query: what `evaluations/<name>.json` of a run holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryMeasures {
+    /// BEIR folder, as it was given.
+    pub data: PathBuf,
+    /// Split of the judgments.
+    pub split: String,
+    /// Ids of the queries that have a relevant passage.
+    pub queries: Vec<String>,
+    /// Values by the measure's name, in the order of `queries`.
+    pub measures: BTreeMap<String, Vec<f64>>,
+}
+
+impl QueryMeasures {
+    /// The means over the queries, by the measure's name.
+    pub fn means(&self) -> BTreeMap<String, f64> {
+        let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        self.measures.iter().map(|(name, values)| (name.clone(), mean(values))).collect()
+    }
+
+    /// The file of these measures in the output folder of a run.
+    pub fn path(run: &Path, name: &str) -> PathBuf {
+        run.join(EVALUATIONS_FOLDER).join(format!("{name}.json"))
+    }
+
+    /// Writes the measures, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file or its folder cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), DevError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| contaccum_data::Error::Io {
+                path: folder.into(),
+                action: "making the folder",
+                remedy: "check that its parent can be written to",
+                source,
+            })?;
+        }
+        let text = serde_json::to_string(self).expect("numbers and strings are JSON");
+        Ok(atomic_write(path, |file| file.write_all(text.as_bytes()))?)
+    }
+
+    /// Reads what [`Self::write`] wrote; `None` where there is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is broken.
+    pub fn read(path: &Path) -> Result<Option<Self>, DevError> {
+        let not_read = |reason: String| DevError::NotRead { path: path.into(), reason };
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| not_read(error.to_string()))?,
+        };
+        let read: Self = serde_json::from_str(&text).map_err(|error| not_read(error.to_string()))?;
+        match read.measures.iter().find(|(_, values)| values.len() != read.queries.len()) {
+            None => Ok(Some(read)),
+            Some((name, values)) => {
+                Err(not_read(format!("{} values of {name} for {} queries", values.len(), read.queries.len())))
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Multiplying the lists of a cell out, and naming what comes of it.
+
+use toml::{Spanned, Value};
+
+use crate::recipe::Settings;
+
+/// The settings with every list replaced by one of its values, in all combinations; the last key varies fastest.
+pub(crate) fn multiply(settings: &Settings) -> Vec<Settings> {
+    let mut grid = vec![settings.clone()];
+    for (key, value) in settings {
+        let Value::Array(values) = value.as_ref() else { continue };
+        let one_of = |of_all: Settings| {
+            values.iter().map(move |one| {
+                let mut of_one = of_all.clone();
+                of_one.insert(key.clone(), Spanned::new(value.span(), one.clone()));
+                of_one
+            })
+        };
+        grid = grid.into_iter().flat_map(one_of).collect();
+    }
+    grid
+}
+
+/// The name with `{key}` replaced by the value of that key, for the keys that `settings` multiplies.
+///
+/// # Errors
+/// When a multiplied key does not stand in the name: its cells would share one.
+pub(crate) fn fill(name: &str, settings: &Settings, one: &Settings) -> Result<String, String> {
+    let mut filled = name.to_owned();
+    for (key, value) in settings {
+        if !value.as_ref().is_array() {
+            continue;
+        }
+        let placeholder = format!("{{{}}}", key.as_ref());
+        if !filled.contains(&placeholder) {
+            return Err(format!(
+                "{} has several values: let the name say which, with {placeholder}",
+                key.as_ref()
+            ));
+        }
+        let value = match one[key.as_ref().as_str()].as_ref() {
+            Value::String(word) => word.clone(),
+            other => other.to_string(),
+        };
+        filled = filled.replace(&placeholder, &value);
+    }
+    Ok(filled)
+}
+
+/// A cell's name as that of its folder: words of letters, digits and dots joined by `-`.
+pub(crate) fn folder_name(name: &str) -> String {
+    let kept = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let words: Vec<&str> = name.split(|c| !kept(c)).filter(|word| !word.is_empty()).collect();
+    words.join("-").to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn lists_multiply_in_the_order_of_their_values_and_single_values_stay() {
+        let settings =
+            settings("seed = 1\nmemory_bank_size = [128, 512]\nmethod = [\"contaccum\", \"pre-batch\"]");
+        let names: Vec<String> = multiply(&settings)
+            .iter()
+            .map(|one| fill("{method} of {memory_bank_size}", &settings, one).unwrap())
+            .collect();
+        assert_eq!(names, ["contaccum of 128", "pre-batch of 128", "contaccum of 512", "pre-batch of 512"]);
+    }
+
+    #[test]
+    fn nothing_to_multiply_is_one_cell() {
+        let settings = settings("seed = 1");
+        assert_eq!(multiply(&settings), [settings]);
+    }
+
+    #[test]
+    fn a_list_that_the_name_does_not_tell_is_refused() {
+        let settings = settings("temperature = [1.0, 0.05]");
+        let message = fill("contaccum", &settings, &multiply(&settings)[0]).unwrap_err();
+        assert!(message.contains("temperature") && message.contains("{temperature}"), "{message}");
+    }
+
+    #[test]
+    fn folder_names_keep_what_tells_cells_apart() {
+        assert_eq!(folder_name("ContAccum, bank 512 (tau 0.05)"), "contaccum-bank-512-tau-0.05");
+    }
+}
