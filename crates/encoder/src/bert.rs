@@ -4,7 +4,7 @@ use contaccum_kernels::{
     AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat, MatMut, Partials, Site,
     add_column_sums, attention_backward, attention_forward, embedding_backward, embedding_forward,
     gelu_backward, gelu_forward, layer_norm_output, matmul, residual_layer_norm_backward,
-    residual_layer_norm_forward,
+    residual_layer_norm_forward, set_rows,
 };
 
 use crate::activations::{Keep, LayerActivations, Recompute};
@@ -326,11 +326,6 @@ impl<'a> Bert<'a> {
             ),
         }
     }
-}
-
-/// Fills every row with `row`.
-fn set_rows(rows: &mut [f32], row: &[f32]) {
-    rows.chunks_exact_mut(row.len()).for_each(|r| r.copy_from_slice(row));
 }
 
 /// `y (+)= x Wᵀ` for `x` `[n, inputs]`, `W` `[outputs, inputs]`.

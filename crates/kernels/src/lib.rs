@@ -34,7 +34,7 @@ pub use gelu::{gelu_backward, gelu_forward};
 pub use layer_norm::{
     LayerNorm, layer_norm_output, residual_layer_norm_backward, residual_layer_norm_forward,
 };
-pub use linear::add_column_sums;
+pub use linear::{add_column_sums, set_rows};
 pub use matrix::{Mat, MatMut, matmul, matmul_on_this_thread};
 pub use parallel::Partials;
 pub use pooling::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};

@@ -1,8 +1,16 @@
-//! Bias gradients: sums over rows.
+//! Biases of products: rows to add a product to, and gradients, which are sums over rows.
 
 use rayon::prelude::*;
 
-use crate::parallel::{Partials, add_rows};
+use crate::parallel::{Partials, add_rows, rows_per_part};
+
+/// Every row of `matrix` becomes `row`, for a product to be added to.
+pub fn set_rows(matrix: &mut [f32], row: &[f32]) {
+    let rows = matrix.len() / row.len();
+    matrix.par_chunks_mut(rows_per_part(rows) * row.len()).for_each(|block| {
+        block.chunks_exact_mut(row.len()).for_each(|to| to.copy_from_slice(row));
+    });
+}
 
 /// `sums[c] += Σ_r matrix[r, c]` for a dense matrix of `sums.len()` columns.
 pub fn add_column_sums(matrix: &[f32], sums: &mut [f32], partials: &mut Partials) {

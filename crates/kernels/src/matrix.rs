@@ -85,6 +85,10 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
 /// Products with fewer multiplications than this are not worth sharing out.
 const SHARED_WORK: usize = 1 << 17;
 
+/// Rows and columns of the microkernels' tiles on row-major outputs, or multiples of them on every instruction set.
+const TILE_ROWS: usize = 12;
+const TILE_COLS: usize = 64;
+
 /// `out = alpha · lhs · rhs`, or `out += alpha · lhs · rhs` with `accumulate`, on the current rayon pool.
 ///
 /// The longer axis of `out` is cut into one part per thread, and each thread packs and multiplies its own part: the
@@ -101,7 +105,7 @@ pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
         return product(out, lhs, rhs, alpha, accumulate);
     }
     // A multiple of the microkernels' tile, so that only the last part has a ragged edge.
-    let part = length.div_ceil(threads).next_multiple_of(64);
+    let part = length.div_ceil(threads).next_multiple_of(if by_rows { TILE_ROWS } else { TILE_COLS });
     let shared = Shared::new(out.data);
     (0..length.div_ceil(part)).into_par_iter().with_max_len(1).for_each(|index| {
         let (first, count) = (index * part, part.min(length - index * part));
