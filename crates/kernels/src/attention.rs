@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::dropout::{Dropout, STRIP, Site};
 use crate::math::{exp, max, sum};
+use crate::matrix::{Operand, product_at};
 use crate::parallel::Shared;
 
 /// Query rows of one block.
@@ -50,7 +51,14 @@ struct View {
     stride: usize,
 }
 
-/// `out[m, n] (+)= alpha · a[m, k] · b[k, n]`; `a_t` / `b_t` say that the stored matrix is the transpose.
+impl View {
+    fn operand(self, transposed: bool) -> Operand {
+        let (row_stride, col_stride) = if transposed { (1, self.stride) } else { (self.stride, 1) };
+        Operand { at: self.at.cast_const(), row_stride, col_stride }
+    }
+}
+
+/// `out[m, n] (+)= alpha · a[m, k] · b[k, n]`; `t` says which of `a` and `b` is stored as its transpose.
 ///
 /// # Safety
 /// All three views lie in live buffers, and no other task writes them.
@@ -66,35 +74,8 @@ unsafe fn product(
     alpha: f32,
     add: bool,
 ) {
-    let strides = |v: View, transposed: bool| match transposed {
-        false => (1isize, v.stride as isize),
-        true => (v.stride as isize, 1isize),
-    };
-    let ((a_cs, a_rs), (b_cs, b_rs)) = (strides(a, t.0), strides(b, t.1));
     // SAFETY: promised by the caller.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.at,
-            1,
-            out.stride as isize,
-            add,
-            a.at.cast_const(),
-            a_cs,
-            a_rs,
-            b.at.cast_const(),
-            b_cs,
-            b_rs,
-            1.0f32,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    unsafe { product_at((out.at, out.stride), a.operand(t.0), b.operand(t.1), (m, n, k), alpha, add) };
 }
 
 /// One head of one sequence.

@@ -38,6 +38,10 @@ impl<'a> Mat<'a> {
         Self { data: &self.data[first * self.row_stride..], rows: count, ..self }
     }
 
+    fn operand(self) -> Operand {
+        Operand { at: self.data.as_ptr(), row_stride: self.row_stride, col_stride: self.col_stride }
+    }
+
     /// The transposed view.
     pub fn t(self) -> Self {
         Self {
@@ -117,8 +121,9 @@ pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
             true => (lhs.row_range(first, count), rhs),
             false => (lhs, rhs.t().row_range(first, count).t()),
         };
-        // SAFETY: in bounds as checked by `MatMut`; parts of different tasks share no element.
-        unsafe { product_at(shared.at(offset), (rows, cols, out.row_stride), lhs, rhs, alpha, accumulate) };
+        let (shape, at) = ((rows, cols, lhs.cols), (shared.at(offset), out.row_stride));
+        // SAFETY: in bounds as checked by `MatMut` and `Mat`; parts of different tasks share no element of `out`.
+        unsafe { product_at(at, lhs.operand(), rhs.operand(), shape, alpha, accumulate) };
     });
 }
 
@@ -137,38 +142,49 @@ fn check_shapes(out: &MatMut, lhs: Mat, rhs: Mat) {
 }
 
 fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
-    let shape = (out.rows, out.cols, out.row_stride);
-    // SAFETY: `out` was checked against its buffer when made and is borrowed mutably, so it overlaps no operand.
-    unsafe { product_at(out.data.as_mut_ptr(), shape, lhs, rhs, alpha, accumulate) };
+    let (shape, at) = ((out.rows, out.cols, lhs.cols), (out.data.as_mut_ptr(), out.row_stride));
+    // SAFETY: `out` was checked against its buffer when made and is borrowed mutably, so it overlaps no operand; the
+    // operands were checked against theirs.
+    unsafe { product_at(at, lhs.operand(), rhs.operand(), shape, alpha, accumulate) };
 }
 
+/// Where a factor of a product lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    pub(crate) at: *const f32,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+/// `out[m, n] (+)= alpha · lhs[m, k] · rhs[k, n]` on the calling thread, `out` given with its row stride.
+///
 /// # Safety
-/// `out` points to `rows` rows of `cols` elements, `row_stride` apart, that nothing else reads or writes meanwhile.
-unsafe fn product_at(
-    out: *mut f32,
-    (rows, cols, row_stride): (usize, usize, usize),
-    lhs: Mat,
-    rhs: Mat,
+/// All three lie in live buffers, and nothing else reads or writes the elements of `out` meanwhile.
+pub(crate) unsafe fn product_at(
+    (out, row_stride): (*mut f32, usize),
+    lhs: Operand,
+    rhs: Operand,
+    (m, n, k): (usize, usize, usize),
     alpha: f32,
     accumulate: bool,
 ) {
-    if rows == 0 || cols == 0 {
+    if m == 0 || n == 0 {
         return;
     }
-    // SAFETY: promised by the caller for `out`; the operands were checked against their buffers when made.
+    // SAFETY: promised by the caller.
     unsafe {
         gemm::gemm(
-            rows,
-            cols,
-            lhs.cols,
+            m,
+            n,
+            k,
             out,
             1,
             row_stride as isize,
             accumulate,
-            lhs.data.as_ptr(),
+            lhs.at,
             lhs.col_stride as isize,
             lhs.row_stride as isize,
-            rhs.data.as_ptr(),
+            rhs.at,
             rhs.col_stride as isize,
             rhs.row_stride as isize,
             1.0f32,

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over positives and hard negatives, clipping at 2.0,
-//! AdamW: what `bench/peers/train_step.py` does. Prints one line of JSON.
+//! AdamW: what `bench/peers/train_step.py` does. Buffers are sized for the largest step of the file, as the peer's are.
+//! Prints one line of JSON.
 
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         local_batch_size: steps[0].len(),
         gradient_accumulation_steps: 1,
         hard_negatives: 1,
+        max_tokens: steps.iter().map(|step| step.iter().map(TokenizedSample::tokens).sum()).max(),
         ..TrainConfig::default()
     };
     let (query, passage) = (encoder(model)?, encoder(model)?);
@@ -73,8 +75,7 @@ fn encoder(model: Option<&str>) -> Result<Encoder, Box<dyn std::error::Error>> {
             (shape, weights)
         }
     };
-    let settings =
-        ModelSettings { pooling: Pooling::Mean, normalize: true, ..ModelSettings::plain(&shape) };
+    let settings = ModelSettings { pooling: Pooling::Mean, normalize: true, ..ModelSettings::plain(&shape) };
     Ok(Encoder::new(shape, settings, weights))
 }
 
