@@ -10,6 +10,7 @@ mod failure;
 mod model;
 mod output;
 mod progress;
+mod report;
 mod search;
 mod texts;
 mod train;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match done {

@@ -4,6 +4,7 @@ mod demo;
 mod encode;
 mod evaluate;
 mod export;
+mod report;
 mod search;
 mod train;
 
@@ -13,6 +14,7 @@ pub use demo::DemoArgs;
 pub use encode::EncodeArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
+pub use report::ReportArgs;
 pub use search::SearchArgs;
 pub use train::TrainArgs;
 
@@ -58,6 +60,7 @@ pub enum Command {
     Encode(EncodeArgs),
     Search(SearchArgs),
     Evaluate(EvaluateArgs),
+    Report(ReportArgs),
     Demo(DemoArgs),
 }
 
