@@ -77,7 +77,7 @@ const CHARTS: [&str; 13] = [
     "Learning rate",
     "Tokens per second",
     "Time per update",
-    "Memory",
+    "Memory (MiB)",
     "Development nDCG@10",
 ];
 
