@@ -10,6 +10,7 @@ mod model;
 mod output;
 mod plan;
 mod progress;
+mod report;
 mod search;
 mod study;
 mod texts;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => encode::run(&args),
         Command::Search(args) => search::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Study(args) => study::run(&args),
         Command::Demo(args) => demo::run(&args),
     };

@@ -18,7 +18,7 @@ fn json(text: &str) -> Value {
 fn every_command_explains_itself() {
     let here = Path::new(".");
     let overview = succeed(here, "--help");
-    for command in ["train", "plan", "export", "encode", "search", "evaluate", "study", "demo"] {
+    for command in ["train", "plan", "export", "encode", "search", "evaluate", "report", "study", "demo"] {
         assert!(overview.contains(command), "{overview}");
         let short = succeed(here, &format!("{command} -h"));
         let long = succeed(here, &format!("{command} --help"));

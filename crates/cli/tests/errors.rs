@@ -34,7 +34,8 @@ fn write(folder: &Path, name: &str, text: &str) {
 #[test]
 fn a_command_line_that_makes_no_sense_is_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 18] = [
+    let cases: [(&str, &[&str]); 19] = [
+        ("report", &["RUN"]),
         ("train --learning-rat 1", &["--learning-rat", "--learning-rate"]),
         ("trian", &["trian", "train"]),
         ("encode --corpus c", &["--model", "--output"]),
@@ -321,4 +322,27 @@ fn runs_and_judgments_that_cannot_be_read_are_refused_with_the_line() {
     let answers = |file: &str| format!("evaluate --run run.trec --answers {file} --corpus corpus.jsonl");
     refused(folder, &answers("unanswered.jsonl"), FAILED, &["unanswered.jsonl", "answers"]);
     refused(folder, &answers("answered.jsonl"), FAILED, &["\"a\"", "corpus.jsonl"]);
+}
+
+#[test]
+fn a_report_names_what_is_no_run_and_leaves_no_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "good/metrics.jsonl", "{\"update\": 1, \"loss\": 1.0}\n");
+    write(folder, "bad/metrics.jsonl", "");
+    write(folder, "bad/config.toml", "method = \n");
+    write(folder, "short/metrics.jsonl", "");
+    let short = r#"{"data": "d", "split": "test", "queries": ["a", "b"], "measures": {"RR@10": [1.0]}}"#;
+    write(folder, "short/evaluations/d.json", short);
+    write(folder, "torn/metrics.jsonl", "");
+    write(folder, "torn/evaluations/d.json", &short[..40]);
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    refused(folder, "report good nowhere", FAILED, &["nowhere"]);
+    refused(folder, "report good empty", FAILED, &["empty", "no run", "metrics.jsonl", "--output-dir"]);
+    refused(folder, "report good good/metrics.jsonl", FAILED, &["metrics.jsonl", "no run"]);
+    refused(folder, "report good bad", FAILED, &["config.toml"]);
+    refused(folder, "report good short", FAILED, &["d.json", "RR@10", "2 queries"]);
+    refused(folder, "report good torn", FAILED, &["d.json", "remove"]);
+    assert!(!folder.join("report.html").exists());
+    refused(folder, "report good --output no/where.html", FAILED, &["no/where.html", "folder exists"]);
 }

@@ -145,16 +145,12 @@ pub fn short_number(value: f64) -> String {
     }
 }
 
-/// Bytes in binary units.
-pub fn bytes(value: f64) -> String {
-    let units = [(1024f64.powi(3), "GiB"), (1024f64.powi(2), "MiB"), (1024.0, "KiB")];
-    match units.into_iter().find(|&(unit, _)| value.abs() >= unit) {
-        Some((unit, name)) => {
-            let value = value / unit;
-            format!("{value:.*} {name}", usize::from(value < 100.0) + usize::from(value < 10.0))
-        }
-        None => format!("{value:.0} B"),
-    }
+/// Bytes in a MiB.
+pub const MEBIBYTE: f64 = 1_048_576.0;
+
+/// A number of bytes in MiB.
+pub fn mebibytes(bytes: f64) -> String {
+    format!("{:.0} MiB", bytes / MEBIBYTE)
 }
 
 /// A share as a percentage.
@@ -170,8 +166,7 @@ mod tests {
     fn numbers_are_short_and_exact_enough() {
         let written = [0.0, 2e-5, 0.05, 0.305, 7.25, 128.0, 12_345.0, 3.4e6, 2.5e9].map(short_number);
         assert_eq!(written, ["0", "2e-5", "0.05", "0.305", "7.25", "128", "12.3k", "3.4M", "2.5e9"]);
-        assert_eq!(bytes(1.5 * 1024f64.powi(3)), "1.50 GiB");
-        assert_eq!(bytes(300.0 * 1024f64.powi(2)), "300 MiB");
+        assert_eq!(mebibytes(300.0 * MEBIBYTE), "300 MiB");
         assert_eq!(percent(0.125), "12.5 %");
     }
 

@@ -62,9 +62,9 @@ impl Chart {
         let grid = Role::Grid.code().stroke_width(8);
         let mut context = ChartBuilder::on(&root)
             .margin_top(80)
-            .margin_right(120)
+            .margin_right(200)
             .x_label_area_size(360)
-            .y_label_area_size(560)
+            .y_label_area_size(620)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
         context
             .configure_mesh()
@@ -82,6 +82,8 @@ impl Chart {
             .draw()?;
         for line in &self.lines {
             for stretch in unbroken(&line.points) {
+                // A line of one point would not be seen.
+                let dots = line.stroke == Stroke::Dots || stretch.len() == 1;
                 let points = stretch.into_iter().map(|(x, y)| (x, self.y.clamp(y)));
                 let (role, width) = match line.stroke {
                     Stroke::Faint => (Role::Faint(line.run), 8),

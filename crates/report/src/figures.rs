@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ReportError;
-use crate::axis::{Axis, Scale, bytes, percent, short_number};
+use crate::axis::{Axis, MEBIBYTE, Scale, percent, short_number};
 use crate::chart::{Chart, Line, Stroke};
 use crate::run::{RunFolder, Update};
 use crate::series::{Series, running_mean, thin};
@@ -138,13 +138,13 @@ const RECORDED: [Recorded; 11] = [
         noisy: true,
     },
     Recorded {
-        title: "Memory",
+        title: "Memory (MiB)",
         caption: "Strong: resident, highest so far. Faint: planned before the first update (model, optimizer, \
                   activations, banks), where it was recorded.",
-        value: |update| update.peak_resident_bytes.or(update.resident_bytes),
-        beside: Some(|update| update.planned_bytes),
+        value: |update| update.peak_resident_bytes.or(update.resident_bytes).map(|bytes| bytes / MEBIBYTE),
+        beside: Some(|update| update.planned_bytes.map(|bytes| bytes / MEBIBYTE)),
         scale: Scale::FromZero,
-        format: bytes,
+        format: short_number,
         noisy: false,
     },
 ];
@@ -298,7 +298,7 @@ impl Sketch {
             values.into_iter().skip(beyond).rev().skip(beyond).collect::<Vec<_>>()
         });
         let y = Axis::around(values, self.scale, self.format)?;
-        let x = Axis::plain(0.0..last.max(1.0));
+        let x = Axis::plain(0.0..last.ceil().max(1.0));
         Some(Chart { x, y, x_name: self.x_name, lines: self.lines.clone() })
     }
 }

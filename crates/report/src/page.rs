@@ -6,7 +6,7 @@ use contaccum_retrieval::MeanInterval;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::ReportError;
-use crate::axis::{bytes, short_number};
+use crate::axis::mebibytes;
 use crate::figures::{Figure, Figures};
 use crate::palette::{self, Role};
 use crate::run::{RunFolder, Update};
@@ -104,11 +104,11 @@ fn overview(runs: &[RunFolder]) -> Markup {
                                 td.number { (run.updates.last().map_or(0, |update| update.update)) }
                                 td { (state(run)) }
                                 td.number { (or_dash(late_mean(run, |u| u.current_rows_loss), |v| format!("{v:.3}"))) }
-                                td.number { (or_dash(median(run, |u| u.tokens_per_second), short_number)) }
+                                td.number { (or_dash(median(run, |u| u.tokens_per_second), |v| format!("{v:.0}"))) }
                                 td.number { (or_dash(total_seconds(run), duration)) }
-                                td.number { (or_dash(highest(run, |u| u.planned_bytes), bytes)) }
+                                td.number { (or_dash(highest(run, |u| u.planned_bytes), mebibytes)) }
                                 td.number {
-                                    (or_dash(highest(run, |u| u.peak_resident_bytes.or(u.resident_bytes)), bytes))
+                                    (or_dash(highest(run, |u| u.peak_resident_bytes.or(u.resident_bytes)), mebibytes))
                                 }
                             }
                         }

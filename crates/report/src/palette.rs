@@ -77,7 +77,7 @@ pub fn style(runs: usize) -> String {
             css,
             "[stroke=\"{line}\"]{{stroke:var(--run-{colour});stroke-dasharray:{dashes}}}\
              [fill=\"{line}\"]{{fill:var(--run-{colour})}}\
-             [stroke=\"{faint}\"]{{stroke:var(--run-{colour})}}\
+             [stroke=\"{faint}\"]{{stroke:var(--run-{colour});opacity:.25}}\
              body:has(#run-{run}:not(:checked)) .chart :is([stroke=\"{line}\"],[fill=\"{line}\"],[stroke=\"{faint}\"])\
              {{display:none}}",
         );

@@ -5,6 +5,7 @@ mod encode;
 mod evaluate;
 mod export;
 mod plan;
+mod report;
 mod search;
 mod study;
 mod train;
@@ -16,6 +17,7 @@ pub use encode::EncodeArgs;
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
 pub use plan::PlanArgs;
+pub use report::ReportArgs;
 pub use search::SearchArgs;
 pub use study::StudyArgs;
 pub use train::TrainArgs;
@@ -63,6 +65,7 @@ pub enum Command {
     Encode(EncodeArgs),
     Search(SearchArgs),
     Evaluate(EvaluateArgs),
+    Report(ReportArgs),
     Study(StudyArgs),
     Demo(DemoArgs),
 }
