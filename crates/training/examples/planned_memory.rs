@@ -181,12 +181,12 @@ fn costs() {
             let ratios = seconds[index].iter().zip(&seconds[0]).map(|(one, none)| one / none).collect();
             let (ratios, times) = (sorted(ratios), sorted(seconds[index].clone()));
             let plan = trainers[index].1;
-            let scratch = plan.total_bytes() - plan.program_bytes;
+            let held = plan.total_bytes() - plan.program_bytes;
             println!(
                 "| {name} | {} | {:.0} | {:.0} | {:.2} | {:.2} ({:.2}, {:.2}) |",
                 recompute.name(),
                 plan.activations_bytes as f64 / MIB,
-                scratch as f64 / MIB,
+                held as f64 / MIB,
                 times[times.len() / 2],
                 ratios[ratios.len() / 2],
                 ratios[0],
