@@ -223,6 +223,7 @@ impl Reader<'_> {
             }
             shared.insert("model".into(), "start".into());
         }
+        let base = self.config("base", 0, &shared, Table::new())?;
         let mut cells = Vec::new();
         let mut groups = Vec::new();
         for table in &file.cell {
@@ -236,7 +237,7 @@ impl Reader<'_> {
             seeds: file.seeds.into_inner(),
             measure: file.measure.into_inner(),
             keep_models: file.keep_models,
-            base: self.config("base", 0, &shared, Table::new())?,
+            base,
             start,
             evaluations: file.evaluation,
             groups: self.groups(&file.group, &cells, &groups)?,
