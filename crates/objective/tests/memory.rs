@@ -2,7 +2,7 @@
 
 mod plain;
 
-use contaccum_objective::{BankDtype, Objective, ObjectiveConfig};
+use contaccum_objective::{BankDtype, Batch, GradientsMut, Objective, ObjectiveConfig};
 use plain::{Numbers, OwnedBatch, step};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -50,6 +50,28 @@ fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
     // A batch of 16,384 has a matrix of 1 GiB; nothing of that size is held.
     let large = ObjectiveConfig { max_batch_samples: 16_384, ..ObjectiveConfig::in_batch(384, 1.0, 8, 1) };
     assert!(Objective::memory_bytes(&large) < 1 << 22 << rayon::current_num_threads().ilog2());
+    let region = Region::new(ALLOCATOR);
+    let mut objective = Objective::new(ObjectiveConfig { dim: 4, ..large }).unwrap();
+    let values = vec![0.5; 16_384 * 4];
+    let ids: Vec<u32> = (0..16_384).collect();
+    let mut gradients = [values.clone(), values.clone()];
+    let [queries, positives] = &mut gradients;
+    let batch = Batch {
+        queries: &values,
+        positives: &values,
+        hard_negatives: &[],
+        positive_ids: &ids,
+        hard_negative_ids: &[],
+        hard_negatives_per_sample: &vec![0; 16_384],
+    };
+    let report = objective.step(batch, 1.0, GradientsMut { queries, positives, hard_negatives: &mut [] });
+    // Every allocation ever made counts, given back or not.
+    let allocated = region.change().bytes_allocated;
+    println!("a batch of 16,384: {allocated} bytes allocated in all");
+    assert!(allocated < 1 << 25, "{allocated} bytes");
+    // All passages alike: every query chooses one of 16,384.
+    assert!((report.loss - 16_384f64.ln()).abs() < 1e-6, "{}", report.loss);
+    assert!(gradients.iter().flatten().all(|g| g.abs() < 1e-6));
 
     // Steps and entries keep to it: what they take beside it is given back, and is small.
     let config = contaccum(48, 1000);

@@ -281,6 +281,11 @@ impl Trainer {
         self.updates_done
     }
 
+    /// The loss with its banks, to look at what they hold or to put other contents in.
+    pub fn objective_mut(&mut self) -> &mut Objective {
+        &mut self.objective
+    }
+
     /// The encoder of queries.
     pub fn query_encoder(&self) -> &Encoder {
         &self.towers.query.encoder

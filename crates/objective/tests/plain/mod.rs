@@ -63,6 +63,21 @@ pub struct Step<T, R> {
 }
 
 pub fn step(objective: &mut Objective, batch: &OwnedBatch, scale: f32) -> Step<f32, LossReport> {
+    step_by(batch, |batch, gradients| objective.step(batch, scale, gradients))
+}
+
+pub fn step_without_banks(
+    objective: &mut Objective,
+    batch: &OwnedBatch,
+    scale: f32,
+) -> Step<f32, LossReport> {
+    step_by(batch, |batch, gradients| objective.step_without_banks(batch, scale, gradients))
+}
+
+fn step_by(
+    batch: &OwnedBatch,
+    step: impl FnOnce(Batch, GradientsMut) -> LossReport,
+) -> Step<f32, LossReport> {
     // NaN first: a step must overwrite, and every value.
     let mut queries = vec![f32::NAN; batch.queries.len()];
     let mut positives = vec![f32::NAN; batch.positives.len()];
@@ -72,7 +87,7 @@ pub fn step(objective: &mut Objective, batch: &OwnedBatch, scale: f32) -> Step<f
         positives: &mut positives,
         hard_negatives: &mut hard_negatives,
     };
-    let report = objective.step(batch.view(), scale, gradients);
+    let report = step(batch.view(), gradients);
     Step { report, queries, positives, hard_negatives }
 }
 
