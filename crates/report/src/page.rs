@@ -212,7 +212,7 @@ fn charts(figures: &Figures) -> Markup {
     html! {
         section {
             h2 { "What was recorded" }
-            p.note { "Strong lines are running means over a fortieth of the updates; faint ones behind them are the \
+            p.note { "Strong lines are running means over a fortieth of the updates, at least five; faint ones behind them are the \
                       updates themselves, cut off at the frame. Untick a run above to hide it." }
             div.charts { @for figure in &figures.drawn { (card(figure)) } }
             @if !figures.not_recorded.is_empty() {
