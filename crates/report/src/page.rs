@@ -212,8 +212,8 @@ fn charts(figures: &Figures) -> Markup {
     html! {
         section {
             h2 { "What was recorded" }
-            p.note { "Strong lines are running means over a fortieth of the updates; faint ones behind them are the \
-                      updates themselves, cut off at the frame. Untick a run above to hide it." }
+            p.note { "Strong lines are running means over a fortieth of the updates, at least five; faint ones \
+                      behind them are the updates themselves, cut off at the frame. Untick a run above to hide it." }
             div.charts { @for figure in &figures.drawn { (card(figure)) } }
             @if !figures.not_recorded.is_empty() {
                 p.note { "Not recorded by any of these runs: " (figures.not_recorded.join("; ")) "." }

@@ -95,13 +95,15 @@ impl RunFolder {
             records => records.map_err(failed(&metrics))?,
         };
         let (updates, unreadable_lines) = read_updates(&records);
+        let evaluations = read_evaluations(&folder.join(EVALUATIONS))?;
         Ok(Self {
             name,
             settings: read_settings(&folder.join(CONFIG_FILE))?,
             updates,
             unreadable_lines,
-            finished: folder.join(MODEL_FOLDER).is_dir(),
-            evaluations: read_evaluations(&folder.join(EVALUATIONS))?,
+            // A model may have been removed since to save space.
+            finished: folder.join(MODEL_FOLDER).is_dir() || !evaluations.is_empty(),
+            evaluations,
         })
     }
 

@@ -6,12 +6,15 @@ pub type Series = Vec<(f64, Option<f64>)>;
 /// Columns that a series is thinned to: about as many as a chart has pixels in width, halved.
 const COLUMNS: usize = 180;
 
-/// A running mean covers one in so many of the updates.
+/// A running mean covers one in so many of the updates, but at least five of them.
 const WINDOWS: usize = 40;
+
+/// Series up to this length are not smoothed.
+const SHORT: usize = 20;
 
 /// The mean of each value and its neighbours, as many to each side, fewer near the ends; missing where the value is.
 pub fn running_mean(series: &Series) -> Series {
-    let reach = series.len() / WINDOWS / 2;
+    let reach = if series.len() <= SHORT { 0 } else { (series.len() / WINDOWS / 2).max(2) };
     let mean = |(index, &(x, value)): (usize, &(f64, Option<f64>))| {
         let reach = reach.min(index).min(series.len() - 1 - index);
         let window = series[index - reach..=index + reach].iter().filter_map(|&(_, value)| value);
