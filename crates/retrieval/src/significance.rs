@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn of_one_seed_the_interval_is_that_of_its_queries() {
         let values: Vec<f64> = (0..50).map(|i| f64::from(i % 7)).collect();
-        let two_level = MeanInterval::two_level_bootstrap(&[values.clone()]).unwrap();
+        let two_level = MeanInterval::two_level_bootstrap(std::slice::from_ref(&values)).unwrap();
         let one_level = MeanInterval::bootstrap(&values).unwrap();
         assert!((two_level.mean - one_level.mean).abs() < 1e-12);
         assert!((two_level.low - one_level.low).abs() < 0.05, "{two_level:?} {one_level:?}");
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn seeds_that_agree_on_every_query_leave_the_doubt_of_queries() {
         let values: Vec<f64> = (0..50).map(|i| f64::from(i % 7)).collect();
-        let one = MeanInterval::two_level_bootstrap(&[values.clone()]).unwrap();
+        let one = MeanInterval::two_level_bootstrap(std::slice::from_ref(&values)).unwrap();
         let three = MeanInterval::two_level_bootstrap(&[values.clone(), values.clone(), values]).unwrap();
         assert!((one.high - three.high).abs() < 0.05 && (one.low - three.low).abs() < 0.05);
     }
