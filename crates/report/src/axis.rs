@@ -134,7 +134,7 @@ pub fn short_number(value: f64) -> String {
     };
     match size {
         0.0 => "0".into(),
-        size if size >= 1e9 || size < 1e-3 => {
+        size if !(1e-3..1e9).contains(&size) => {
             let exponent = size.log10().floor() as i32;
             format!("{}e{exponent}", trimmed(value / 10f64.powi(exponent), 2))
         }

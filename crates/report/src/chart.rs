@@ -90,11 +90,7 @@ impl Chart {
                     Stroke::Line | Stroke::Dots => (Role::Run(line.run), 18),
                 };
                 let series = LineSeries::new(points, role.code().stroke_width(width).filled());
-                context.draw_series(if line.stroke == Stroke::Dots {
-                    series.point_size(26)
-                } else {
-                    series
-                })?;
+                context.draw_series(if dots { series.point_size(26) } else { series })?;
             }
         }
         drop(context);
