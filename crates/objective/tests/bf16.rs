@@ -68,7 +68,7 @@ fn banks_in_bf16_move_the_gradient_by_less_than_one_percent() {
                 relative_distance(&found.hard_negatives, &widen(&expected.hard_negatives)),
             ];
             println!(
-                "{regime}, bank {bank_samples}: queries, positives, hard negatives off by {distances:.1e?}, loss {:.4} \
+                "{regime}, bank {bank_samples}: queries, positives, hard negatives off by {distances:.5?}, loss {:.4} \
                  and {:.4}",
                 expected.report.loss, found.report.loss
             );

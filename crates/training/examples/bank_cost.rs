@@ -43,10 +43,11 @@ fn main() {
     let mut seconds: Vec<Vec<[f64; 2]>> = vec![Vec::new(); contenders.len()];
     let mut before = time(&mut plain, &batch(&mut numbers));
     for _ in 0..rounds {
-        for ((_, trainer), seconds) in contenders.iter_mut().zip(&mut seconds) {
+        for ((name, trainer), seconds) in contenders.iter_mut().zip(&mut seconds) {
             let batch = batch(&mut numbers);
             let spent = time(trainer, &batch);
             let after = time(&mut plain, &batch);
+            eprintln!("{name}: {spent:.3} s between {before:.3} and {after:.3} s of grad-accum");
             seconds.push([spent, (before + after) / 2.0]);
             before = after;
         }
