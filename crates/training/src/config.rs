@@ -385,9 +385,7 @@ impl TrainConfig {
     /// # Errors
     /// An unreadable recipe, an unknown key or wrong value (with its line), and all of [`Self::validate`].
     pub fn load(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
-        let config = Self::read(recipe, flags)?;
-        config.validate()?;
-        Ok(config)
+        Self::layered(Self::read(recipe)?, flags)
     }
 
     /// As [`Self::load`], for a plan: data and output folder need not be given.
@@ -395,32 +393,33 @@ impl TrainConfig {
     /// # Errors
     /// As [`Self::load`], but for them.
     pub fn load_for_plan(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
-        let config = Self::read(recipe, flags)?;
+        let config = Self::overlaid(Self::read(recipe)?, flags)?;
         config.check_model()?;
         config.check_values()?;
         Ok(config)
     }
 
-    fn read(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
-        let settings = match recipe {
-            None => toml::Table::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-                let place = path.display().to_string();
-                // Parsed on its own first: only this parse knows the lines of the file.
-                Self::from_toml(&text, &place)?;
-                text.parse().map_err(|error| toml_error(&text, &place, &error))?
-            }
-        };
-        Self::layered(settings, flags)
+    fn read(recipe: Option<&Path>) -> Result<toml::Table, ConfigError> {
+        let Some(path) = recipe else { return Ok(toml::Table::new()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let place = path.display().to_string();
+        // Parsed on its own first: only this parse knows the lines of the file.
+        Self::from_toml(&text, &place)?;
+        text.parse().map_err(|error| toml_error(&text, &place, &error))
     }
 
     /// `settings` with `flags` laid over them, checked.
     ///
     /// # Errors
     /// An unknown key, a value of the wrong kind, and all of [`Self::validate`].
-    pub fn layered(mut settings: toml::Table, flags: toml::Table) -> Result<Self, ConfigError> {
+    pub fn layered(settings: toml::Table, flags: toml::Table) -> Result<Self, ConfigError> {
+        let config = Self::overlaid(settings, flags)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn overlaid(mut settings: toml::Table, flags: toml::Table) -> Result<Self, ConfigError> {
         for (one, other) in ALTERNATIVES {
             if flags.contains_key(one) || flags.contains_key(other) {
                 settings.remove(one);
