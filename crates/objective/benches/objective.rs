@@ -2,7 +2,7 @@
 //!
 //! Read the mean: one entry in `√(bank / batch)` splits a block and takes longer.
 
-use contaccum_objective::{BankDtype, Batch, GradientsMut, Objective, ObjectiveConfig, ObjectiveState};
+use contaccum_objective::{BankDtype, Batch, GradientsMut, Objective, ObjectiveConfig};
 use divan::Bencher;
 
 const DIM: usize = 384;
@@ -34,25 +34,10 @@ fn representations(rows: usize, seed: usize) -> Vec<f32> {
     values
 }
 
-/// A full bank without the time of filling it: the state after one batch, repeated. Its sums are those of that one
-/// batch, which costs the same.
+/// Fills the bank at once, with the state after one batch.
 fn fill(objective: &mut Objective, batch: Batch) {
     objective.enqueue(batch);
-    let one = objective.state();
-    let times = objective.config().bank_samples / SAMPLES;
-    let full = ObjectiveState {
-        entered: (times * SAMPLES) as u64,
-        queries: one.queries.repeat(times),
-        columns: one.columns.repeat(times),
-        column_ids: one.column_ids.repeat(times),
-        row_ids: one.row_ids.repeat(times),
-        own_scores: one.own_scores.repeat(times),
-        block_sums: one.block_sums.repeat(times),
-        newer_sums: one.newer_sums.repeat(times),
-        open_sums: one.open_sums.repeat(times),
-        total_sums: one.total_sums.repeat(times),
-        ..one
-    };
+    let full = objective.state().repeated(objective.config().bank_samples / SAMPLES);
     objective.restore(&full).expect("the state has the objective's own settings and lengths");
 }
 
@@ -75,9 +60,7 @@ fn train(bencher: Bencher, config: ObjectiveConfig) {
     let mut gradients = [vec![0.0; queries.len()], vec![0.0; queries.len()], vec![0.0; queries.len()]];
     bencher.bench_local(|| {
         let [queries, positives, hard_negatives] = &mut gradients;
-        let report = objective.step(batch, 1.0, GradientsMut { queries, positives, hard_negatives });
-        objective.enqueue(batch);
-        report
+        objective.step_and_enqueue(batch, 1.0, GradientsMut { queries, positives, hard_negatives })
     });
 }
 

@@ -30,6 +30,7 @@ use crate::config::ObjectiveConfig;
 use crate::dots::{Dots, Threads};
 use crate::softmax::{log_add, log_sum_exp};
 use crate::state::{ObjectiveError, ObjectiveState, expect_values};
+use crate::worker::{Worker, kept_place};
 
 /// The kinds of pieces, widest first.
 #[derive(Clone, Copy)]
@@ -91,6 +92,18 @@ struct Row<'a> {
     running: &'a mut f64,
 }
 
+impl Row<'_> {
+    /// Adds the sum of columns that end at sample `end`, all of one block.
+    fn append(&mut self, grid: Grid, end: usize, sum: f64) {
+        *self.newer = log_add(*self.newer, sum);
+        *self.open = log_add(*self.open, sum);
+        if end.is_multiple_of(grid.block) {
+            self.slots[grid.slot(Level::Block, end - grid.block)] = *self.open as f32;
+            *self.open = f64::NEG_INFINITY;
+        }
+    }
+}
+
 /// The sums of all rows and how their columns are cut at present.
 pub(crate) struct BlockSums {
     grid: Grid,
@@ -131,26 +144,53 @@ impl Sums {
     }
 }
 
-/// The next tile of columns of a pass: its samples and their ring positions.
+/// The keeper whose share `position` is in.
+fn keeper_of(keepers: &[Worker], position: usize) -> &Worker {
+    let keeper = keepers.iter().find(|keeper| keeper.share.contains(&position));
+    keeper.expect("the shares of a step are the whole bank")
+}
+
+/// The end of `columns` where a pass goes on, as far as its logits are one keeper's, or nobody's: logits against the
+/// samples from `entered` on were not kept.
+fn source<'a>(
+    keepers: &'a [Worker],
+    bank: &Bank,
+    entered: usize,
+    columns: &Range<usize>,
+    order: Order,
+) -> (Option<&'a Worker>, Range<usize>) {
+    if keepers.is_empty() {
+        return (None, columns.clone());
+    }
+    let next = match order {
+        Order::OldestFirst => columns.start,
+        Order::NewestFirst => columns.end - 1,
+    };
+    if next >= entered {
+        return (None, columns.start.max(entered)..columns.end);
+    }
+    let position = bank.first_piece(next..next + 1).start;
+    let keeper = keeper_of(keepers, position);
+    let (start, end) = (next - (position - keeper.share.start), next + (keeper.share.end - position));
+    (Some(keeper), columns.start.max(start)..columns.end.min(end).min(entered))
+}
+
+/// The next tile of a pass over `columns`: its samples and their ring positions.
 fn next_tile(
     bank: &Bank,
-    left: &mut Range<usize>,
+    columns: Range<usize>,
     lines_in_cache: usize,
     order: Order,
 ) -> (Range<usize>, Range<usize>) {
     match order {
         Order::OldestFirst => {
-            let positions = bank.first_piece(left.start..left.end.min(left.start + lines_in_cache));
-            let start = left.start;
-            left.start += positions.len();
-            (start..left.start, positions)
+            let positions = bank.first_piece(columns.start..columns.end.min(columns.start + lines_in_cache));
+            (columns.start..columns.start + positions.len(), positions)
         }
         Order::NewestFirst => {
-            let first = left.start.max(left.end.saturating_sub(lines_in_cache));
-            let positions = bank.last_piece(first..left.end);
-            let end = left.end;
-            left.end -= positions.len();
-            (left.end..end, positions)
+            let first = columns.start.max(columns.end.saturating_sub(lines_in_cache));
+            let positions = bank.last_piece(first..columns.end);
+            (columns.end - positions.len()..columns.end, positions)
         }
     }
 }
@@ -249,30 +289,36 @@ impl BlockSums {
         self.split = [0; 2];
     }
 
-    /// Brings the sums up to date after samples from index `before` on have entered `bank`.
-    pub(crate) fn extend(&mut self, bank: &Bank, before: usize) {
+    /// Brings the sums up to date after samples from index `before` on have entered `bank`, in part from the logits
+    /// that `keepers` kept of the step before; without keepers all are made here.
+    pub(crate) fn extend(&mut self, bank: &Bank, before: usize, keepers: &[Worker]) {
         let live = bank.live();
         let old = live.start..before.max(live.start);
         let new = old.end..live.end;
-        self.append(bank, old.clone(), new.clone());
+        let one_block = new.start / self.grid.block == (new.end - 1) / self.grid.block;
+        if one_block && !keepers.is_empty() {
+            self.append_kept(bank, old.clone(), new.clone(), keepers);
+        } else {
+            self.append(bank, old.clone(), new.clone(), &[]);
+        }
         self.renew_suffixes(bank, live.clone());
         let (after_entry, after_block) = self.cuts(live.start);
         if live.start < after_block && self.split[0] != after_block {
             self.split[0] = after_block;
-            self.sum_suffixes(bank, old.clone(), Level::Entry, after_entry..after_block);
+            self.sum_suffixes(bank, old.clone(), Level::Entry, after_entry..after_block, &[]);
         }
         if live.start < after_entry && self.split[1] != after_entry {
             self.split[1] = after_entry;
-            self.sum_suffixes(bank, old, Level::Sample, live.start..after_entry);
+            self.sum_suffixes(bank, old, Level::Sample, live.start..after_entry, &[]);
         }
         self.set(new.clone(), bank, |row| {
             *row.newer = f64::NEG_INFINITY;
             *row.open = f64::NEG_INFINITY;
         });
-        self.sum_suffixes(bank, new.clone(), Level::Block, after_block..self.suffix_end);
-        self.sum_suffixes(bank, new.clone(), Level::Entry, after_entry..after_block);
-        self.sum_suffixes(bank, new.clone(), Level::Sample, live.start..after_entry);
-        self.append(bank, new, self.suffix_end..live.end);
+        self.sum_suffixes(bank, new.clone(), Level::Block, after_block..self.suffix_end, keepers);
+        self.sum_suffixes(bank, new.clone(), Level::Entry, after_entry..after_block, keepers);
+        self.sum_suffixes(bank, new.clone(), Level::Sample, live.start..after_entry, keepers);
+        self.append(bank, new, self.suffix_end..live.end, keepers);
         self.sum_pieces(bank, live);
     }
 
@@ -282,42 +328,77 @@ impl BlockSums {
     }
 
     /// Adds the newest `columns` to the sums of `rows`.
-    fn append(&mut self, bank: &Bank, rows: Range<usize>, columns: Range<usize>) {
+    fn append(&mut self, bank: &Bank, rows: Range<usize>, columns: Range<usize>, keepers: &[Worker]) {
         let grid = self.grid;
-        self.pass(bank, rows, columns, Order::OldestFirst, move |row, samples, logits, per_sample| {
-            let mut start = samples.start;
-            while start < samples.end {
-                let end = samples.end.min((start / grid.block + 1) * grid.block);
-                let part = (start - samples.start) * per_sample..(end - samples.start) * per_sample;
-                let sum = log_sum_exp(&logits[part]);
-                *row.newer = log_add(*row.newer, sum);
-                *row.open = log_add(*row.open, sum);
-                if end.is_multiple_of(grid.block) {
-                    row.slots[grid.slot(Level::Block, end - grid.block)] = *row.open as f32;
-                    *row.open = f64::NEG_INFINITY;
+        self.pass(
+            bank,
+            rows,
+            columns,
+            Order::OldestFirst,
+            keepers,
+            move |mut row, samples, logits, per_sample| {
+                let mut start = samples.start;
+                while start < samples.end {
+                    let end = samples.end.min((start / grid.block + 1) * grid.block);
+                    let part = (start - samples.start) * per_sample..(end - samples.start) * per_sample;
+                    row.append(grid, end, log_sum_exp(&logits[part]));
+                    start = end;
                 }
-                start = end;
-            }
-        });
+            },
+        );
+    }
+
+    /// [`BlockSums::append`] of columns in one block, whose sums are what each of `keepers` has of its share of rows.
+    fn append_kept(
+        &mut self,
+        bank: &Bank,
+        mut rows: Range<usize>,
+        columns: Range<usize>,
+        keepers: &[Worker],
+    ) {
+        let grid = self.grid;
+        while !rows.is_empty() {
+            let keeper = keeper_of(keepers, bank.first_piece(rows.clone()).start);
+            let piece = bank.first_piece(rows.clone());
+            let positions = piece.start..piece.end.min(keeper.share.end);
+            rows.start += positions.len();
+            let places = positions.start - keeper.share.start..positions.end - keeper.share.start;
+            let sums = self.sums.rows(positions).zip(&keeper.batch_lse[places]).with_min_len(256);
+            sums.for_each(|(mut row, &sum)| row.append(grid, columns.end, sum));
+        }
     }
 
     /// Stores for `rows` the sums from each cut of `columns` to their end.
-    fn sum_suffixes(&mut self, bank: &Bank, rows: Range<usize>, level: Level, columns: Range<usize>) {
+    fn sum_suffixes(
+        &mut self,
+        bank: &Bank,
+        rows: Range<usize>,
+        level: Level,
+        columns: Range<usize>,
+        keepers: &[Worker],
+    ) {
         let grid = self.grid;
         let length = grid.length(level);
         self.set(rows.clone(), bank, |row| *row.running = f64::NEG_INFINITY);
-        self.pass(bank, rows, columns, Order::NewestFirst, move |row, samples, logits, per_sample| {
-            let mut end = samples.end;
-            while end > samples.start {
-                let start = samples.start.max((end - 1) / length * length);
-                let part = (start - samples.start) * per_sample..(end - samples.start) * per_sample;
-                *row.running = log_add(*row.running, log_sum_exp(&logits[part]));
-                if start.is_multiple_of(length) {
-                    row.slots[grid.slot(level, start)] = *row.running as f32;
+        self.pass(
+            bank,
+            rows,
+            columns,
+            Order::NewestFirst,
+            keepers,
+            move |row, samples, logits, per_sample| {
+                let mut end = samples.end;
+                while end > samples.start {
+                    let start = samples.start.max((end - 1) / length * length);
+                    let part = (start - samples.start) * per_sample..(end - samples.start) * per_sample;
+                    *row.running = log_add(*row.running, log_sum_exp(&logits[part]));
+                    if start.is_multiple_of(length) {
+                        row.slots[grid.slot(level, start)] = *row.running as f32;
+                    }
+                    end = start;
                 }
-                end = start;
-            }
-        });
+            },
+        );
     }
 
     /// When no block before `suffix_end` is whole any more, turns the blocks behind it into suffixes.
@@ -369,36 +450,52 @@ impl BlockSums {
         }
     }
 
-    /// Calls `take(row, samples, logits, columns per sample)` for every row and every tile of `columns`.
+    /// Calls `take(row, samples, logits, columns per sample)` for every row and every tile of `columns`. With
+    /// `keepers` the rows are those that have just entered, all of them.
     fn pass(
         &mut self,
         bank: &Bank,
         mut rows_left: Range<usize>,
         columns: Range<usize>,
         order: Order,
+        keepers: &[Worker],
         take: impl Fn(Row, Range<usize>, &[f32], usize) + Sync,
     ) {
         if rows_left.is_empty() || columns.is_empty() {
             return;
         }
-        let (dim, per_sample) = (bank.dim(), bank.columns_per_sample());
+        let (dim, per_sample, entered) = (bank.dim(), bank.columns_per_sample(), rows_left.start);
         let (tile_rows, lines_in_cache) = self.room.tile(rows_left.len(), columns.len(), dim, per_sample);
         while !rows_left.is_empty() {
+            let first_row = rows_left.start - entered;
             let piece = bank.first_piece(rows_left.clone());
             let positions = piece.start..piece.end.min(piece.start + tile_rows);
             rows_left.start += positions.len();
             let queries = bank.queries(positions.clone(), &mut self.room.widened_rows);
             let mut left = columns.clone();
             while !left.is_empty() {
-                let (samples, at) = next_tile(bank, &mut left, lines_in_cache, order);
+                let (keeper, source) = source(keepers, bank, entered, &left, order);
+                let (samples, at) = next_tile(bank, source, lines_in_cache, order);
+                match order {
+                    Order::OldestFirst => left.start = samples.end,
+                    Order::NewestFirst => left.end = samples.start,
+                }
                 let width = at.len() * per_sample;
-                let passages = bank.columns(at.clone(), &mut self.room.widened_columns);
                 let logits = &mut self.room.logits[..positions.len() * width];
-                self.room.dots.write(queries, passages, logits, width);
+                if keeper.is_none() {
+                    let passages = bank.columns(at.clone(), &mut self.room.widened_columns);
+                    self.room.dots.write(queries, passages, logits, width);
+                }
                 let rows = self.sums.rows(positions.clone()).zip(logits.par_chunks_mut(width));
-                let rows = rows.zip(positions.clone()).with_min_len((4096 / width).max(1));
-                rows.for_each(|((row, logits), position)| {
-                    bank.exclude_for_banked(logits, at.clone(), position);
+                let rows = rows.enumerate().with_min_len((4096 / width).max(1));
+                rows.for_each(|(line, (row, logits))| {
+                    match keeper {
+                        Some(keeper) => {
+                            let place = kept_place(&keeper.share, first_row + line, &at, per_sample);
+                            logits.copy_from_slice(&keeper.kept_logits[place]);
+                        }
+                        None => bank.exclude_for_banked(logits, at.clone(), positions.start + line),
+                    }
                     take(row, samples.clone(), logits, per_sample);
                 });
             }

@@ -95,16 +95,21 @@ impl AllRows<'_> {
     /// worker's share. Leaves the logits of the last tile of columns in place.
     fn complete(&self, worker: &mut Worker, positions: Range<usize>, start: usize) {
         let places = start..start + positions.len();
+        worker.batch_lse[places.clone()].fill(f64::NEG_INFINITY);
+        for columns in tiles(0..self.current.columns(), self.config.tile_lines()) {
+            self.bank_logits(worker, positions.clone(), columns.clone());
+            let rows = worker.logits.chunks(columns.len());
+            for (lse, row) in worker.batch_lse[places.clone()].iter_mut().zip(rows) {
+                *lse = log_add(*lse, log_sum_exp(row));
+            }
+        }
         match self.block_sums {
             Some(sums) => worker.bank_lse[places.clone()].copy_from_slice(sums.totals(positions.clone())),
             None => worker.bank_lse[places.clone()].fill(f64::NEG_INFINITY),
         }
-        for columns in tiles(0..self.current.columns(), self.config.tile_lines()) {
-            self.bank_logits(worker, positions.clone(), columns.clone());
-            let rows = worker.logits.chunks(columns.len());
-            for (lse, row) in worker.bank_lse[places.clone()].iter_mut().zip(rows) {
-                *lse = log_add(*lse, log_sum_exp(row));
-            }
+        for (lse, &batch) in worker.bank_lse[places.clone()].iter_mut().zip(&worker.batch_lse[places.clone()])
+        {
+            *lse = log_add(*lse, batch);
         }
         for (lse, own) in worker.bank_lse[places].iter_mut().zip(self.bank.own_scores(positions)) {
             let loss = softplus(*lse - own);

@@ -124,6 +124,16 @@ impl ObjectiveConfig {
         usize::from(self.bank_passages) + hard_negatives
     }
 
+    /// Whether [`crate::Objective::step_and_enqueue`] keeps the logits between a batch and the banks: they are then
+    /// those of the stored representations, all columns enter, and they take no more room than the banks.
+    pub(crate) fn keeps_logits(&self) -> bool {
+        self.banks_rows()
+            && self.bank_passages
+            && (self.bank_hard_negatives || self.max_hard_negatives_per_sample == 0)
+            && self.bank_dtype == BankDtype::F32
+            && self.max_batch_samples <= self.dim
+    }
+
     /// Lines of a tile of that many values each: as many as stay in a cache, at least one.
     pub(crate) fn lines_in_cache(&self, values: usize) -> usize {
         (Self::TILE_VALUES / values).max(1)

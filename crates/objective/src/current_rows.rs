@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::bank::{AGES, Bank};
 use crate::batch::Current;
 use crate::config::ObjectiveConfig;
-use crate::worker::{CURRENT, Groups, Online, Worker, absorb, share, tiles};
+use crate::worker::{CURRENT, Groups, Online, Worker, absorb, kept_place, share, tiles};
 
 /// What the rows of a batch came to.
 pub(crate) struct CurrentRows<'a> {
@@ -24,15 +24,23 @@ pub(crate) struct CurrentRows<'a> {
     pub(crate) gradient: &'a mut [f32],
 }
 
-/// Fills `rows`; the first `banked` ring positions are looked at (all that live, or none), and `factor` multiplies
-/// the gradient of the rows' summed loss with respect to logits. Returns the softmax mass on banked columns by age
-/// class and, last, on current negatives, summed over rows.
+/// How the bank takes part in a step.
+#[derive(Clone, Copy)]
+pub(crate) struct BankUse {
+    /// Samples that are rows and columns: all that live, or none.
+    pub(crate) samples: usize,
+    /// Whether the workers keep the logits of the batch's queries against them.
+    pub(crate) keep_logits: bool,
+}
+
+/// Fills `rows`; `factor` multiplies the gradient of the rows' summed loss with respect to logits. Returns the softmax
+/// mass on banked columns by age class and, last, on current negatives, summed over rows.
 pub(crate) fn current_rows(
     config: &ObjectiveConfig,
     workers: &mut [Worker],
     current: &Current,
     bank: &Bank,
-    banked: usize,
+    banked: BankUse,
     factor: f64,
     rows: CurrentRows,
 ) -> Groups {
@@ -45,9 +53,9 @@ pub(crate) fn current_rows(
             worker.sums[..samples.len() * dim].fill(0.0);
             let columns = share(current.columns(), part, parts);
             see_current_columns(config, worker, current, samples.clone(), columns);
-            let positions = share(banked, part, parts);
+            worker.share = share(banked.samples, part, parts);
             if bank.columns_per_sample() > 0 {
-                see_bank_columns(config, worker, current, bank, samples.clone(), positions);
+                see_bank_columns(config, worker, current, bank, samples.clone(), banked.keep_logits);
             }
         });
         for (line, sample) in samples.enumerate() {
@@ -104,13 +112,15 @@ fn see_bank_columns(
     current: &Current,
     bank: &Bank,
     samples: Range<usize>,
-    mut positions: Range<usize>,
+    keep_logits: bool,
 ) {
     let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
-    let Worker { logits, dots, sums, widened, online, excluded, own_positives, .. } = worker;
+    let Worker { logits, dots, sums, widened, online, excluded, own_positives, share, kept_logits, .. } =
+        worker;
     let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
     let length =
         (config.tile_logits / (rows * per_sample)).min(config.lines_in_cache(dim * per_sample)).max(1);
+    let mut positions = share.clone();
     while !positions.is_empty() {
         let (class, same_class) = bank.age_class(positions.start);
         let at = positions.start..positions.end.min(positions.start + same_class.min(length));
@@ -125,6 +135,9 @@ fn see_bank_columns(
             *excluded += u64::from(left_out);
             let met = if config.mask_false_negatives { left_out } else { bank.count(at.clone(), id) };
             *own_positives += u64::from(met);
+            if keep_logits {
+                kept_logits[kept_place(share, sample, &at, per_sample)].copy_from_slice(row);
+            }
         }
         absorb(logits, width, online, sums, dim, class);
         let (weights, passages) = (Mat::new(logits, rows, width), Mat::new(passages, width, dim));

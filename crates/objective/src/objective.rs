@@ -5,7 +5,7 @@ use crate::batch::{Batch, Current, GradientsMut};
 use crate::block_sums::BlockSums;
 use crate::column_gradients::AllRows;
 use crate::config::{ObjectiveConfig, Rows};
-use crate::current_rows::{CurrentRows, current_rows};
+use crate::current_rows::{BankUse, CurrentRows, current_rows};
 use crate::state::{ObjectiveError, ObjectiveState};
 use crate::worker::{CURRENT, Worker};
 
@@ -80,7 +80,24 @@ impl Objective {
     /// # Panics
     /// When shapes do not agree with each other or exceed the sizes of the configuration.
     pub fn step(&mut self, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
-        self.step_with(self.bank.len(), batch, scale, gradients)
+        let banked = BankUse { samples: self.bank.len(), keep_logits: false };
+        self.step_with(banked, batch, scale, gradients)
+    }
+
+    /// [`Objective::step`] and then, unless the loss is not finite, [`Objective::enqueue`] of the same batch, which
+    /// does not make again the logits between the batch and the banks. Later steps are those after the two calls, to
+    /// the rounding of `f64` sums.
+    ///
+    /// # Panics
+    /// As [`Objective::step`].
+    pub fn step_and_enqueue(&mut self, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
+        let keep = self.config.keeps_logits();
+        let banked = BankUse { samples: self.bank.len(), keep_logits: keep };
+        let report = self.step_with(banked, batch, scale, gradients);
+        if report.loss.is_finite() {
+            self.enter(batch, keep);
+        }
+        report
     }
 
     /// [`Objective::step`] with the banks left out: whatever they hold is neither row nor column.
@@ -88,11 +105,17 @@ impl Objective {
     /// # Panics
     /// As [`Objective::step`].
     pub fn step_without_banks(&mut self, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
-        self.step_with(0, batch, scale, gradients)
+        let banked = BankUse { samples: 0, keep_logits: false };
+        self.step_with(banked, batch, scale, gradients)
     }
 
-    /// A step in which `banked` samples of the bank take part: all, or none.
-    fn step_with(&mut self, banked: usize, batch: Batch, scale: f32, gradients: GradientsMut) -> LossReport {
+    fn step_with(
+        &mut self,
+        banked: BankUse,
+        batch: Batch,
+        scale: f32,
+        gradients: GradientsMut,
+    ) -> LossReport {
         let current = Current::new(batch, &self.config);
         assert_eq!(gradients.queries.len(), batch.queries.len(), "gradient of queries has another shape");
         assert_eq!(
@@ -106,8 +129,8 @@ impl Objective {
             "gradient of hard negatives has another shape"
         );
         let n = current.samples();
-        let bank_rows = if self.config.banks_rows() { banked } else { 0 };
-        let bank_columns = if banked > 0 { self.bank.live_columns() } else { 0 };
+        let bank_rows = if self.config.banks_rows() { banked.samples } else { 0 };
+        let bank_columns = if banked.samples > 0 { self.bank.live_columns() } else { 0 };
         let rows = n + bank_rows;
         let factor = f64::from(scale) / (rows as f64 * f64::from(self.config.temperature));
         self.workers.iter_mut().for_each(|worker| (worker.excluded, worker.own_positives) = (0, 0));
@@ -157,11 +180,18 @@ impl Objective {
     /// # Panics
     /// When shapes do not agree with each other or exceed the sizes of the configuration.
     pub fn enqueue(&mut self, batch: Batch) {
+        self.enter(batch, false);
+    }
+
+    /// The entry of a batch; `kept` when the workers hold its logits, from a step with the banks as they still are.
+    fn enter(&mut self, batch: Batch, kept: bool) {
         let current = Current::new(batch, &self.config);
         let before = self.bank.live().end;
         self.bank.enter(&current);
         if let Some(sums) = &mut self.block_sums {
-            sums.extend(&self.bank, before);
+            // A batch larger than the bank enters in part only.
+            let kept = kept && current.samples() <= self.config.bank_samples;
+            sums.extend(&self.bank, before, if kept { &self.workers } else { &[] });
         }
     }
 

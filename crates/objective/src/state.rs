@@ -31,6 +31,27 @@ pub struct ObjectiveState {
     pub cuts: Vec<u64>,
 }
 
+impl ObjectiveState {
+    /// The state with its samples `times` over, to measure full banks without filling them: as long and as costly as
+    /// that of a bank that holds so many samples, though sums are those of this one.
+    pub fn repeated(&self, times: usize) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            entered: self.entered * times as u64,
+            queries: self.queries.repeat(times),
+            columns: self.columns.repeat(times),
+            column_ids: self.column_ids.repeat(times),
+            row_ids: self.row_ids.repeat(times),
+            own_scores: self.own_scores.repeat(times),
+            block_sums: self.block_sums.repeat(times),
+            newer_sums: self.newer_sums.repeat(times),
+            open_sums: self.open_sums.repeat(times),
+            total_sums: self.total_sums.repeat(times),
+            cuts: self.cuts.clone(),
+        }
+    }
+}
+
 /// Why an objective cannot be made or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectiveError {

@@ -34,8 +34,14 @@ pub(crate) struct Worker {
     pub(crate) widened: Vec<f32>,
     /// The softmax of a tile's side of rows.
     pub(crate) online: Vec<Online>,
+    /// Ring positions of the bank that are this worker's share.
+    pub(crate) share: Range<usize>,
     /// Log-sum-exps of this share's banked rows, own positives included.
     pub(crate) bank_lse: Vec<f64>,
+    /// Log-sum-exps of this share's banked rows over the current columns alone.
+    pub(crate) batch_lse: Vec<f64>,
+    /// Logits of the batch's queries against this share's columns, a line for each query, where they are kept.
+    pub(crate) kept_logits: Vec<f32>,
     /// Columns left out of this share's rows.
     pub(crate) excluded: u64,
     /// Banked columns that hold the positive of a current row.
@@ -52,7 +58,10 @@ impl Worker {
             sums: vec![0.0; config.tile_lines() * config.dim],
             widened: vec![0.0; config.widened_room()],
             online: vec![Online::EMPTY; config.tile_lines()],
+            share: 0..0,
             bank_lse: vec![0.0; Self::most_bank_rows(config)],
+            batch_lse: vec![0.0; Self::most_bank_rows(config)],
+            kept_logits: contaccum_kernels::resident_zeros(Self::most_kept_logits(config)),
             excluded: 0,
             own_positives: 0,
             bank_loss: 0.0,
@@ -63,15 +72,36 @@ impl Worker {
     pub(crate) fn bytes(config: &ObjectiveConfig) -> usize {
         size_of::<Self>()
             + Dots::bytes(config.tile_room())
-            + (config.tile_room() + config.tile_lines() * config.dim + config.widened_room())
+            + (config.tile_room()
+                + config.tile_lines() * config.dim
+                + config.widened_room()
+                + Self::most_kept_logits(config))
                 * size_of::<f32>()
             + config.tile_lines() * size_of::<Online>()
-            + Self::most_bank_rows(config) * size_of::<f64>()
+            + 2 * Self::most_bank_rows(config) * size_of::<f64>()
     }
 
     fn most_bank_rows(config: &ObjectiveConfig) -> usize {
         if config.banks_rows() { config.bank_samples.div_ceil(rayon::current_num_threads()) } else { 0 }
     }
+
+    fn most_kept_logits(config: &ObjectiveConfig) -> usize {
+        if !config.keeps_logits() {
+            return 0;
+        }
+        config.max_batch_samples * Self::most_bank_rows(config) * config.bank_columns()
+    }
+}
+
+/// Where the kept logits of the batch's query `sample` against the columns at `positions` of a `share` lie.
+pub(crate) fn kept_place(
+    share: &Range<usize>,
+    sample: usize,
+    positions: &Range<usize>,
+    per_sample: usize,
+) -> Range<usize> {
+    let place = |position: usize| (sample * share.len() + position - share.start) * per_sample;
+    place(positions.start)..place(positions.end)
 }
 
 /// Turns a tile of logits, one row of `width` for each of `online`, into exponentials relative to each row's new

@@ -4,7 +4,8 @@ mod plain;
 
 use contaccum_objective::{LossReport, Objective, ObjectiveConfig, Rows};
 use plain::{
-    Numbers, OwnedBatch, Plain, Sample, Step, distance_in, relative_distance, step, step_without_banks,
+    Numbers, OwnedBatch, Plain, Sample, Step, distance_in, relative_distance, step, step_and_enqueue,
+    step_without_banks,
 };
 use proptest::prelude::*;
 
@@ -136,8 +137,9 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
         match action {
             Action::Train(count) => {
                 let samples = draw(*count);
-                agree(&mut objective, &plain, &samples)?;
-                enter(&mut objective, &mut plain, &samples);
+                let found = step_and_enqueue(&mut objective, &OwnedBatch::new(&samples), SCALE);
+                agree_with(found, &plain, &samples)?;
+                plain.enqueue(&samples);
             }
             Action::Fill(counts) => {
                 counts.iter().for_each(|&count| enter(&mut objective, &mut plain, &draw(count)));
@@ -192,10 +194,10 @@ fn a_bank_of_hundreds_turned_over_many_times_agrees_with_the_plain_objective() {
     for round in 0..500 {
         // A short batch now and then, as at the end of an epoch, moves evictions off the entries' cuts.
         let samples = numbers.samples(if round % 150 == 149 { 5 } else { 8 }, 24, 0.5, 2, 3000);
+        let found = step_and_enqueue(&mut objective, &OwnedBatch::new(&samples), SCALE);
         if round % 50 == 49 {
-            agree(&mut objective, &plain, &samples).unwrap();
+            agree_with(found, &plain, &samples).unwrap();
         }
-        objective.enqueue(OwnedBatch::new(&samples).view());
         plain.enqueue(&samples);
     }
 }

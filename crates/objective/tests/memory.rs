@@ -3,7 +3,7 @@
 mod plain;
 
 use contaccum_objective::{BankDtype, Batch, GradientsMut, Objective, ObjectiveConfig};
-use plain::{Numbers, OwnedBatch, step};
+use plain::{Numbers, OwnedBatch, step_and_enqueue};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -81,8 +81,7 @@ fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
     let batches: Vec<_> = (0..8).map(|_| OwnedBatch::new(&numbers.samples(8, 48, 1.0, 1, 1000))).collect();
     let mut round = |rounds: usize| {
         for batch in batches.iter().cycle().take(rounds) {
-            step(&mut objective, batch, 1.0);
-            objective.enqueue(batch.view());
+            step_and_enqueue(&mut objective, batch, 1.0);
         }
     };
     round(300);

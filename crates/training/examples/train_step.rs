@@ -3,9 +3,11 @@
 //! ```sh
 //! cargo run --release -p contaccum-training --example train_step -- w1.safetensors --model MODEL
 //! cargo run --release -p contaccum-training --example train_step -- w1.safetensors --bert-base
+//! cargo run --release -p contaccum-training --example train_step -- w1.safetensors --model MODEL --tied --chunk 4
 //! ```
 //!
-//! Two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over positives and hard negatives, clipping at 2.0,
+//! With `--tied` one encoder, as `bench/peers/mnrl.py` has, with `--chunk` gradient caching of so many rows a pass. Else
+//! two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over positives and hard negatives, clipping at 2.0,
 //! AdamW: what `bench/peers/train_step.py` does. Buffers are sized for the largest step of the file, as the peer's are.
 //! Prints one line of JSON.
 
@@ -22,23 +24,31 @@ const WARMUP: usize = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (tokens, model) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [tokens, "--model", model] => (tokens, Some(model)),
-        [tokens, "--bert-base"] => (tokens, None),
-        _ => return Err("usage: train_step TOKENS (--model FOLDER | --bert-base)".into()),
+    let (tokens, model, tied, chunk) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [tokens, "--model", model] => (tokens, Some(model), false, None),
+        [tokens, "--bert-base"] => (tokens, None, false, None),
+        [tokens, "--model", model, "--tied"] => (tokens, Some(model), true, None),
+        [tokens, "--model", model, "--tied", "--chunk", rows] => (tokens, Some(model), true, Some(rows)),
+        _ => {
+            return Err(
+                "usage: train_step TOKENS (--bert-base | --model FOLDER [--tied [--chunk ROWS]])".into()
+            );
+        }
     };
     let steps = read_steps(tokens)?;
+    let rows = steps[0].len();
+    let local_batch_size = chunk.map_or(Ok(rows), str::parse)?;
     let config = TrainConfig {
-        method: Method::FullBatch,
-        tied: false,
-        local_batch_size: steps[0].len(),
-        gradient_accumulation_steps: 1,
+        method: if chunk.is_some() { Method::GradCache } else { Method::FullBatch },
+        tied,
+        local_batch_size,
+        gradient_accumulation_steps: rows / local_batch_size,
         hard_negatives: 1,
         max_tokens: steps.iter().map(|step| step.iter().map(TokenizedSample::tokens).sum()).max(),
         ..TrainConfig::default()
     };
-    let (query, passage) = (encoder(model)?, encoder(model)?);
-    let mut trainer = Trainer::new(config, query, Some(passage), 1_000_000)?;
+    let passage = if tied { None } else { Some(encoder(model)?) };
+    let mut trainer = Trainer::new(config, encoder(model)?, passage, 1_000_000)?;
     let (mut seconds, mut loss) = (Vec::new(), f64::NAN);
     for (index, step) in steps.iter().enumerate() {
         let start = Instant::now();

@@ -7,6 +7,8 @@
 //! backward pass, under the same dropout masks. A micro-batch of more than `max_tokens` tokens is cut the same way, for
 //! the same gradient, whatever the method: how much memory is used does not depend on the lengths drawn.
 
+use std::time::Instant;
+
 use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Workspace};
 use contaccum_kernels::{AdamW, resident_zeros};
 use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
@@ -45,6 +47,8 @@ pub struct UpdateReport {
     pub rows: usize,
     /// Tokens encoded (once each, recomputation not counted).
     pub tokens: usize,
+    /// Seconds spent on losses and banks: all that is not the encoders' and the optimizer's.
+    pub objective_seconds: f64,
 }
 
 impl UpdateReport {
@@ -203,6 +207,7 @@ pub struct Trainer {
     chunk: Chunk,
     representations: Representations,
     gradients: Representations,
+    objective_seconds: f64,
 }
 
 impl Trainer {
@@ -238,6 +243,7 @@ impl Trainer {
             },
             representations: Representations::new(sizes.represented, config.hard_negatives, dim),
             gradients: Representations::new(sizes.micro_batch, config.hard_negatives, dim),
+            objective_seconds: 0.0,
             config,
         })
     }
@@ -302,6 +308,7 @@ impl Trainer {
     /// A loss or gradient that is not a number; the weights are then those before the update.
     pub fn update(&mut self, batch: &[TokenizedSample]) -> Result<UpdateReport, TrainError> {
         let banks = self.banks();
+        self.objective_seconds = 0.0;
         let mut micro_losses = Vec::with_capacity(self.point.micro_steps);
         let mut reports = Vec::with_capacity(self.point.micro_steps);
         for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
@@ -322,7 +329,9 @@ impl Trainer {
         }
         let learning_rate = self.optimize(gradient_norms.global);
         if banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::Update {
+            let started = Instant::now();
             self.enqueue_all(batch);
+            self.objective_seconds += started.elapsed().as_secs_f64();
         }
         if !self.point.keep_past {
             self.objective.clear();
@@ -344,6 +353,7 @@ impl Trainer {
             bank_samples: self.objective.bank_len(),
             rows: batch.len(),
             tokens: batch.iter().map(TokenizedSample::tokens).sum(),
+            objective_seconds: self.objective_seconds,
         })
     }
 
@@ -417,14 +427,18 @@ impl Trainer {
             hard_negatives: &mut self.gradients.hard_negatives[..batch.hard_negatives.len()],
         };
         let scale = 1.0 / self.point.micro_steps as f32;
+        let started = Instant::now();
+        let enters = banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::MicroBatch;
         let report = match banks {
+            Banks::Used if enters => self.objective.step_and_enqueue(batch, scale, gradients),
             Banks::Used => self.objective.step(batch, scale, gradients),
             Banks::Idle | Banks::Filling => self.objective.step_without_banks(batch, scale, gradients),
         };
+        if enters && banks == Banks::Filling && report.loss.is_finite() {
+            self.objective.enqueue(batch);
+        }
+        self.objective_seconds += started.elapsed().as_secs_f64();
         if report.loss.is_finite() {
-            if banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::MicroBatch {
-                self.objective.enqueue(batch);
-            }
             for span in &spans {
                 if spans.len() > 1 {
                     self.represent(first_row, micro_batch, *span, stream);

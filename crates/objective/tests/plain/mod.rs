@@ -74,6 +74,10 @@ pub fn step_without_banks(
     step_by(batch, |batch, gradients| objective.step_without_banks(batch, scale, gradients))
 }
 
+pub fn step_and_enqueue(objective: &mut Objective, batch: &OwnedBatch, scale: f32) -> Step<f32, LossReport> {
+    step_by(batch, |batch, gradients| objective.step_and_enqueue(batch, scale, gradients))
+}
+
 fn step_by(
     batch: &OwnedBatch,
     step: impl FnOnce(Batch, GradientsMut) -> LossReport,
