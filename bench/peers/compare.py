@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""contaccum against its Python peers, workloads W1 to W5, in turn: A B A B.
+"""contaccum against its Python peers, in turn: A B A B.
 
     compare.py --shared SHARED [W1 W2 ...] [--rounds 5]
 
@@ -53,9 +53,9 @@ class Workloads:
             output([sys.executable, HERE / "pack.py", path, "--squad", self.squad, "--model", self.model, *arguments])
         return path
 
-    def step(self, tokens, *model):
-        ours = [BUILT / "examples" / "train_step", tokens, *model]
-        peer = self.peer("train_step.py", tokens, *model)
+    def step(self, tokens, *model, ours=(), peer=("train_step.py",)):
+        ours = [BUILT / "examples" / "train_step", tokens, *model, *ours]
+        peer = self.peer(*peer[:1], tokens, *model, *peer[1:])
         return (lambda: measured(ours, "seconds_per_step")), (lambda: measured(peer, "seconds_per_step"))
 
     def w1(self):
@@ -67,7 +67,14 @@ class Workloads:
     def w3(self):
         return self.step(self.tokens("w3", "--steps", "5"), "--bert-base")
 
-    def w4(self):
+    def mnrl(self):
+        return self.step(self.tokens("w1"), "--model", self.model, ours=["--tied"], peer=["mnrl.py"])
+
+    def cachedmnrl(self):
+        return self.step(self.tokens("w1"), "--model", self.model, ours=["--tied", "--chunk", "4"],
+                         peer=["mnrl.py", "--mini-batch", "4"])
+
+    def w4(self, *dtype):
         corpus, index = self.work / "corpus.jsonl", self.work / "w4"
         with open(self.squad / "corpus.jsonl", encoding="utf-8") as lines:
             corpus.write_text("".join(line for line, _ in zip(lines, range(PASSAGES_W4))), encoding="utf-8")
@@ -75,9 +82,12 @@ class Workloads:
         def ours():
             subprocess.run(["rm", "-rf", str(index)], check=True)
             return whole_process([self.ours, "encode", "--quiet", "--model", self.model, "--corpus", corpus,
-                                  "--output", index, "--threads", self.threads])
-        peer = self.peer("encode.py", self.model, "--corpus", corpus, "--passages", PASSAGES_W4)
+                                  "--output", index, "--threads", self.threads, *dtype])
+        peer = self.peer("encode.py", self.model, "--corpus", corpus, "--passages", PASSAGES_W4, *dtype)
         return ours, (lambda: measured(peer, "seconds"))
+
+    def w4bf16(self):
+        return self.w4("--dtype", "bf16")
 
     def w5(self):
         index, questions = self.work / "index", self.work / "questions"
@@ -91,7 +101,7 @@ class Workloads:
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("workloads", nargs="*", default=["W1", "W2", "W3", "W4", "W5"], metavar="W")
+    ap.add_argument("workloads", nargs="*", default=["W1", "W2", "W3", "W4", "W4bf16", "W5", "MNRL", "CachedMNRL"], metavar="W")
     ap.add_argument("--shared", type=pathlib.Path, required=True)
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("peers-work"), help="folder for token files")
     ap.add_argument("--rounds", type=int, default=5)

@@ -16,11 +16,13 @@ def main():
     ap.add_argument("--corpus", required=True, help="BEIR corpus.jsonl")
     ap.add_argument("--passages", type=int, default=4000, help="the first so many (default %(default)s)")
     ap.add_argument("--batch-size", type=int, default=32, help="default %(default)s, as in sentence-transformers")
+    ap.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     ap.add_argument("--threads", type=int, default=2)
     args = ap.parse_args()
 
     torch.set_num_threads(args.threads)
-    model = sentence_transformers.SentenceTransformer(args.model, device="cpu")
+    model = sentence_transformers.SentenceTransformer(
+        args.model, device="cpu", model_kwargs={"dtype": torch.bfloat16} if args.dtype == "bf16" else {})
     _, texts = read_texts(args.corpus, args.passages)
     encode = lambda part: model.encode(part, batch_size=args.batch_size, show_progress_bar=False)
     encode(texts[:args.batch_size])

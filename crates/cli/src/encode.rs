@@ -69,7 +69,8 @@ fn encode_with_progress(
 ) -> anyhow::Result<EmbeddingStore> {
     let progress = Progress::new("Encoding", description.rows, "texts");
     let mut started = false;
-    let store = encode(&args.output, description, text, model.embed(args.batch.into()), |done| {
+    let embed = model.embed_in(args.dtype, args.batch.into())?;
+    let store = encode(&args.output, description, text, embed, |done| {
         // Rows of an earlier call must not enter the rate.
         if !std::mem::replace(&mut started, true) {
             progress.start_at(done.rows);
@@ -98,6 +99,7 @@ fn describe(
         settings: BTreeMap::from([
             ("pooling".into(), word(&settings.pooling)),
             ("normalize".into(), settings.normalize.to_string()),
+            ("dtype".into(), word(&args.dtype)),
             ("max_length".into(), model.max_length.to_string()),
         ]),
     })

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use contaccum_data::Passage;
 use contaccum_encoder::{
-    Embedder, Encoder, Layout, ModelFolder, ModelSettings, PackedTokens, PassLimits, PassageFormat,
-    TextTokenizer, TokenSequence,
+    Bf16Encoder, Embedder, Encoder, Layout, ModelFolder, ModelSettings, PackedTokens, PassLimits,
+    PassageFormat, TextTokenizer, TokenSequence,
 };
 use contaccum_retrieval::BatchLimits;
 use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER};
 
+use crate::args::Dtype;
 use crate::failure::BadUsage;
 
 /// What a model encodes. Untied models have a folder for each.
@@ -87,7 +88,23 @@ impl TextEncoder {
     pub fn embed(&self, limits: BatchLimits) -> impl FnMut(&PackedTokens, &mut [f32]) {
         embed(&self.encoder, limits, self.max_length)
     }
+
+    /// [`TextEncoder::embed`] with layers that multiply in `dtype`.
+    pub fn embed_in(&self, dtype: Dtype, limits: BatchLimits) -> anyhow::Result<Box<Embed<'_>>> {
+        Ok(match dtype {
+            Dtype::F32 => Box::new(self.embed(limits)),
+            Dtype::Bf16 => {
+                let refuse = |error| BadUsage(format!("--dtype bf16: {error}"));
+                let encoder = Bf16Encoder::new(&self.encoder).map_err(refuse)?;
+                let mut buffers = buffers(&self.encoder, limits, self.max_length);
+                Box::new(move |tokens, vectors| encoder.embed(&mut buffers, tokens, vectors))
+            }
+        })
+    }
 }
+
+/// Writes the vectors of a packed batch.
+pub type Embed<'a> = dyn FnMut(&PackedTokens, &mut [f32]) + 'a;
 
 /// A query, with its prompt, as tokens.
 pub fn query_tokens(
@@ -117,9 +134,13 @@ pub fn embed(
     limits: BatchLimits,
     longest: usize,
 ) -> impl FnMut(&PackedTokens, &mut [f32]) {
+    let mut buffers = buffers(encoder, limits, longest);
+    move |tokens, vectors| buffers.embed(encoder, tokens, vectors)
+}
+
+fn buffers(encoder: &Encoder, limits: BatchLimits, longest: usize) -> Embedder {
     let pass = PassLimits { tokens: limits.max_tokens, sequences: limits.max_sequences, longest };
-    let mut embedder = Embedder::new(encoder.config(), pass);
-    move |tokens, vectors| embedder.embed(encoder, tokens, vectors)
+    Embedder::new(encoder.config(), pass)
 }
 
 /// The word a setting is written with in recipes and model folders.

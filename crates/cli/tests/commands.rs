@@ -182,6 +182,30 @@ fn an_encoding_begun_otherwise_is_not_continued() {
 }
 
 #[test]
+fn vectors_in_bf16_are_nearly_those_in_f32_or_refused_where_the_processor_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    succeed(folder, "encode --model start --corpus data --output exact");
+    let other = contaccum(folder, "encode --model start --corpus data --output rounded --dtype bf16");
+    if other.status.code() == Some(2) {
+        assert!(String::from_utf8(other.stderr).unwrap().contains("AVX-512"));
+        assert!(!folder.join("rounded").exists());
+        return;
+    }
+    assert!(other.status.success());
+    let vectors = |index: &str| -> Vec<f32> {
+        let bytes = std::fs::read(folder.join(index).join("embeddings-00000.npy")).unwrap();
+        let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+        bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (exact, rounded) = (vectors("exact"), vectors("rounded"));
+    assert_ne!(exact, rounded);
+    let largest = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 0.05, "{largest}");
+}
+
+#[test]
 fn flags_win_over_a_recipe_and_the_run_stores_what_it_used() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -1,9 +1,9 @@
 //! Forward and backward of the BERT family (Devlin et al., arXiv 1810.04805), post-LayerNorm, over packed tokens.
 
 use contaccum_kernels::{
-    AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat, MatMut, Partials, Site,
-    add_column_sums, attention_backward, attention_forward, embedding_backward, embedding_forward,
-    gelu_backward, gelu_forward, layer_norm_output, matmul, residual_layer_norm_backward,
+    AttentionShape, Bf16Weight, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat, MatMut, NoBf16,
+    Partials, Site, add_column_sums, attention_backward, attention_forward, embedding_backward,
+    embedding_forward, gelu_backward, gelu_forward, layer_norm_output, matmul, residual_layer_norm_backward,
     residual_layer_norm_forward, set_rows,
 };
 
@@ -42,6 +42,37 @@ pub(crate) struct Bert<'a> {
     pub config: &'a BertConfig,
     pub layout: &'a Layout,
     pub weights: &'a [f32],
+    /// The layers' weights rounded to bfloat16, where products are taken with those: forward only.
+    pub bf16: Option<&'a [Bf16Layer]>,
+}
+
+/// The weights of one layer, rounded to bfloat16.
+pub(crate) struct Bf16Layer {
+    qkv: Bf16Weight,
+    attention_output: Bf16Weight,
+    intermediate: Bf16Weight,
+    output: Bf16Weight,
+}
+
+impl Bf16Layer {
+    pub(crate) fn new(config: &BertConfig, ranges: &LayerRanges, weights: &[f32]) -> Result<Self, NoBf16> {
+        let [qkv, attention_output, intermediate, output] = Self::shapes(config);
+        let weight = |range: &std::ops::Range<usize>, [outputs, inputs]: [usize; 2]| {
+            Bf16Weight::new(&weights[range.clone()], outputs, inputs)
+        };
+        Ok(Self {
+            qkv: weight(&ranges.qkv_weight, qkv)?,
+            attention_output: weight(&ranges.attention_output_weight, attention_output)?,
+            intermediate: weight(&ranges.intermediate_weight, intermediate)?,
+            output: weight(&ranges.output_weight, output)?,
+        })
+    }
+
+    /// Outputs and inputs of each weight.
+    fn shapes(config: &BertConfig) -> [[usize; 2]; 4] {
+        let (h, f) = (config.hidden_size, config.intermediate_size);
+        [[3 * h, h], [h, h], [f, h], [h, f]]
+    }
 }
 
 impl<'a> Bert<'a> {
@@ -98,7 +129,11 @@ impl<'a> Bert<'a> {
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
         let LayerActivations { qkv, .. } = workspace.activations.layer(layer, &pass.rows_kept());
         set_rows(qkv, &w[ranges.qkv_bias.clone()]);
-        linear(&workspace.hidden[..n * h], &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, qkv);
+        let hidden = &workspace.hidden[..n * h];
+        match self.bf16 {
+            Some(layers) => layers[layer].qkv.multiply(hidden, true, qkv),
+            None => linear(hidden, &w[ranges.qkv_weight.clone()], (n, h, 3 * h), true, qkv),
+        }
     }
 
     /// From query, key and value to the attention block's output in place of the layer's input in `workspace.hidden`.
@@ -117,7 +152,10 @@ impl<'a> Bert<'a> {
             &mut workspace.scratch,
         );
         let branch = a.attention_xhat;
-        linear(a.context, &w[ranges.attention_output_weight.clone()], (n, h, h), false, branch);
+        match self.bf16 {
+            Some(layers) => layers[layer].attention_output.multiply(a.context, false, branch),
+            None => linear(a.context, &w[ranges.attention_output_weight.clone()], (n, h, h), false, branch),
+        }
         residual_layer_norm_forward(
             self.norm(&ranges.attention_norm_weight, &ranges.attention_norm_bias),
             branch,
@@ -135,7 +173,10 @@ impl<'a> Bert<'a> {
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
         let LayerActivations { preactivation, .. } = workspace.activations.layer(layer, &pass.rows_kept());
         let hidden = &workspace.hidden[..n * h];
-        linear(hidden, &w[ranges.intermediate_weight.clone()], (n, h, f), false, preactivation);
+        match self.bf16 {
+            Some(layers) => layers[layer].intermediate.multiply(hidden, false, preactivation),
+            None => linear(hidden, &w[ranges.intermediate_weight.clone()], (n, h, f), false, preactivation),
+        }
         gelu_forward(preactivation, &w[ranges.intermediate_bias.clone()], &mut workspace.wide[..n * f]);
     }
 
@@ -146,7 +187,11 @@ impl<'a> Bert<'a> {
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
         let a = workspace.activations.layer(layer, &pass.rows_kept());
         let branch = a.output_xhat;
-        linear(&workspace.wide[..n * f], &w[ranges.output_weight.clone()], (n, f, h), false, branch);
+        let wide = &workspace.wide[..n * f];
+        match self.bf16 {
+            Some(layers) => layers[layer].output.multiply(wide, false, branch),
+            None => linear(wide, &w[ranges.output_weight.clone()], (n, f, h), false, branch),
+        }
         residual_layer_norm_forward(
             self.norm(&ranges.output_norm_weight, &ranges.output_norm_bias),
             branch,

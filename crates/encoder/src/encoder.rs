@@ -1,9 +1,9 @@
 //! An encoder: texts' tokens in, one vector each out, and the way back.
 
-use contaccum_kernels::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+use contaccum_kernels::{NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
 
 use crate::activations::Keep;
-use crate::bert::{Bert, DropoutStream};
+use crate::bert::{Bert, Bf16Layer, DropoutStream};
 use crate::gradient::Gradient;
 use crate::pass::{Pass, PassLimits, Workspace};
 use crate::{BertConfig, Layout, ModelSettings, PackedTokens, Pooling};
@@ -58,7 +58,7 @@ impl Encoder {
     }
 
     fn bert(&self) -> Bert<'_> {
-        Bert { config: &self.config, layout: &self.layout, weights: &self.weights }
+        Bert { config: &self.config, layout: &self.layout, weights: &self.weights, bf16: None }
     }
 
     fn pool(&self) -> Pool {
@@ -79,11 +79,22 @@ impl Encoder {
         dropout: Option<DropoutStream>,
         out: &mut [f32],
     ) {
+        self.represent_by(self.bert(), pass, workspace, dropout, out);
+    }
+
+    fn represent_by(
+        &self,
+        bert: Bert,
+        pass: &mut Pass,
+        workspace: &mut Workspace,
+        dropout: Option<DropoutStream>,
+        out: &mut [f32],
+    ) {
         let sequences = pass.tokens().sequences();
         if sequences == 0 {
             return;
         }
-        self.bert().forward(pass, workspace, dropout);
+        bert.forward(pass, workspace, dropout);
         let out = &mut out[..sequences * self.dim()];
         pool_forward(self.pool(), &workspace.hidden, pass.tokens.offsets(), self.dim(), out);
         if self.settings.normalize {
@@ -149,5 +160,35 @@ impl Embedder {
     pub fn embed(&mut self, encoder: &Encoder, tokens: &PackedTokens, out: &mut [f32]) {
         self.pass.set(tokens);
         encoder.represent(&mut self.pass, &mut self.workspace, None, out);
+    }
+}
+
+/// An encoder whose layers multiply in bfloat16: for vectors, not for training.
+///
+/// Weights and what they are multiplied with are rounded to 8 significant bits; sums, attention and LayerNorm are `f32`.
+pub struct Bf16Encoder<'a> {
+    encoder: &'a Encoder,
+    layers: Vec<Bf16Layer>,
+}
+
+impl<'a> Bf16Encoder<'a> {
+    /// Rounds the weights of `encoder`.
+    ///
+    /// # Errors
+    /// On a processor that cannot multiply them.
+    pub fn new(encoder: &'a Encoder) -> Result<Self, NoBf16> {
+        let layers = encoder.layout.layers.iter();
+        let layers = layers.map(|ranges| Bf16Layer::new(&encoder.config, ranges, &encoder.weights));
+        Ok(Self { encoder, layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// [`Embedder::embed`] in bfloat16.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn embed(&self, buffers: &mut Embedder, tokens: &PackedTokens, out: &mut [f32]) {
+        buffers.pass.set(tokens);
+        let bert = Bert { bf16: Some(&self.layers), ..self.encoder.bert() };
+        self.encoder.represent_by(bert, &mut buffers.pass, &mut buffers.workspace, None, out);
     }
 }

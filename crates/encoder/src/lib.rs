@@ -23,7 +23,7 @@ mod weights;
 pub use activations::{Keep, Recompute};
 pub use bert::DropoutStream;
 pub use config::BertConfig;
-pub use encoder::{Embedder, Encoder};
+pub use encoder::{Bf16Encoder, Embedder, Encoder};
 pub use error::EncoderError;
 pub use export::{ModelCard, check_export_target, export_folder};
 pub use folder::ModelFolder;

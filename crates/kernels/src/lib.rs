@@ -13,6 +13,7 @@
 
 mod adamw;
 mod attention;
+mod bf16;
 mod dropout;
 mod embedding;
 mod gelu;
@@ -28,6 +29,7 @@ mod testing;
 
 pub use adamw::{AdamW, adamw, squared_norm};
 pub use attention::{AttentionShape, attention_backward, attention_forward, attention_scratch_len};
+pub use bf16::{Bf16Weight, NoBf16};
 pub use dropout::{Dropout, Site, TokenRows};
 pub use embedding::{EmbeddingGradients, EmbeddingTables, embedding_backward, embedding_forward};
 pub use gelu::{gelu_backward, gelu_forward};

@@ -13,7 +13,7 @@ mod train;
 use clap::{Args, Parser, Subcommand};
 
 pub use demo::DemoArgs;
-pub use encode::EncodeArgs;
+pub use encode::{Dtype, EncodeArgs};
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
 pub use plan::PlanArgs;
