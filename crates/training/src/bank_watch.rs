@@ -151,6 +151,7 @@ mod tests {
             bank_samples: 64,
             rows: 16,
             tokens: 1,
+            objective_seconds: 0.0,
         }
     }
 
