@@ -56,22 +56,16 @@ pub(crate) struct Bf16Layer {
 
 impl Bf16Layer {
     pub(crate) fn new(config: &BertConfig, ranges: &LayerRanges, weights: &[f32]) -> Result<Self, NoBf16> {
-        let [qkv, attention_output, intermediate, output] = Self::shapes(config);
-        let weight = |range: &std::ops::Range<usize>, [outputs, inputs]: [usize; 2]| {
+        let (h, f) = (config.hidden_size, config.intermediate_size);
+        let weight = |range: &std::ops::Range<usize>, outputs: usize, inputs: usize| {
             Bf16Weight::new(&weights[range.clone()], outputs, inputs)
         };
         Ok(Self {
-            qkv: weight(&ranges.qkv_weight, qkv)?,
-            attention_output: weight(&ranges.attention_output_weight, attention_output)?,
-            intermediate: weight(&ranges.intermediate_weight, intermediate)?,
-            output: weight(&ranges.output_weight, output)?,
+            qkv: weight(&ranges.qkv_weight, 3 * h, h)?,
+            attention_output: weight(&ranges.attention_output_weight, h, h)?,
+            intermediate: weight(&ranges.intermediate_weight, f, h)?,
+            output: weight(&ranges.output_weight, h, f)?,
         })
-    }
-
-    /// Outputs and inputs of each weight.
-    fn shapes(config: &BertConfig) -> [[usize; 2]; 4] {
-        let (h, f) = (config.hidden_size, config.intermediate_size);
-        [[3 * h, h], [h, h], [f, h], [h, f]]
     }
 }
 

@@ -62,11 +62,6 @@ impl Bf16Weight {
         Ok(Self { outputs, inputs, panels })
     }
 
-    /// Bytes of a weight of that shape.
-    pub fn memory_bytes(outputs: usize, inputs: usize) -> usize {
-        outputs.next_multiple_of(COLS) * inputs.next_multiple_of(2) * 2
-    }
-
     fn pairs(&self) -> usize {
         self.inputs.div_ceil(2)
     }

@@ -358,8 +358,8 @@ impl BlockSums {
     ) {
         let grid = self.grid;
         while !rows.is_empty() {
-            let keeper = keeper_of(keepers, bank.first_piece(rows.clone()).start);
             let piece = bank.first_piece(rows.clone());
+            let keeper = keeper_of(keepers, piece.start);
             let positions = piece.start..piece.end.min(keeper.share.end);
             rows.start += positions.len();
             let places = positions.start - keeper.share.start..positions.end - keeper.share.start;
