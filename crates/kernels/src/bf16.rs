@@ -34,6 +34,7 @@ impl std::error::Error for NoBf16 {}
 pub struct Bf16Weight {
     outputs: usize,
     inputs: usize,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no weight is made there"))]
     panels: Vec<u32>,
 }
 
