@@ -34,7 +34,7 @@ pub struct EncodeArgs {
     pub texts: TextArgs,
     #[command(flatten)]
     pub batch: BatchArgs,
-    /// What the layers multiply in: bf16 is about twice as fast, for vectors that differ in their third digit; it needs
+    /// What the layers multiply in: bf16 is 1.7 times as fast, for vectors that differ in their third decimal; it needs
     /// a processor with AVX-512 BF16
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
