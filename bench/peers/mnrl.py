@@ -12,7 +12,7 @@ import sentence_transformers, torch
 from safetensors.torch import load_file
 from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from common import report
-from train_step import padded
+from train_step import padded, update
 
 
 def columns(tensors, step):
@@ -46,10 +46,7 @@ def main():
     for step in range(len({name.split(".")[0] for name in tensors})):
         start = time.perf_counter()
         loss = loss_of(columns(tensors, step), None)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(loss, weights, optimizer)
         if step >= args.warmup:
             seconds.append(time.perf_counter() - start)
     report(peer=f"sentence-transformers {sentence_transformers.__version__}", threads=args.threads, steps=len(seconds),

@@ -32,6 +32,13 @@ def encode(encoder, batch):
     return normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
+def update(loss, weights, optimizer):
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 2.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tokens", help="file of pack.py")
@@ -60,10 +67,7 @@ def main():
                    for side, encoder in encoders.items()}
         logits = vectors["query"] @ vectors["passage"].T / 0.05
         loss = cross_entropy(logits, torch.arange(len(logits)))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(loss, weights, optimizer)
         if step >= args.warmup:
             seconds.append(time.perf_counter() - start)
             losses.append(loss.item())
