@@ -64,6 +64,9 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// A file or folder could not be written.
+    #[error(transparent)]
+    File(#[from] contaccum_files::Error),
     /// A gzip or zstd file ends early or does not decompress.
     #[error(
         "{place}: the compressed data is cut short or damaged ({reason}); copy or download the file again"

@@ -10,7 +10,6 @@
 
 #![deny(missing_docs)]
 
-mod atomic;
 mod batching;
 mod beir;
 mod corpus;
@@ -26,7 +25,6 @@ pub mod synthetic;
 mod training_file;
 mod training_set;
 
-pub use atomic::atomic_write;
 pub use batching::{BatchConfig, BatchPlan, Sample};
 pub use corpus::Corpus;
 pub use error::{Error, Kind, Place, Result};

@@ -13,7 +13,6 @@ mod world;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::Write,
     path::Path,
 };
@@ -25,7 +24,6 @@ use rand::{
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::{Error, atomic_write};
 use world::{Attribute, ENDINGS, KINDS, Kind, LINKS, ONSETS, VOWELS};
 
 /// Facts told of each entity.
@@ -157,12 +155,7 @@ impl SyntheticSet {
     /// When a folder or file cannot be written.
     pub fn write_beir(&self, folder: &Path) -> crate::Result<()> {
         let qrels = folder.join("qrels");
-        fs::create_dir_all(&qrels).map_err(|source| Error::Io {
-            path: qrels.clone(),
-            action: "making the folder",
-            remedy: "check that its parent can be written to",
-            source,
-        })?;
+        contaccum_files::create_folder(&qrels)?;
         let id = |index: usize| self.passages[index].id.as_str();
 
         let corpus = self.passages.iter().map(|p| json!({"_id": p.id, "title": p.title, "text": p.text}));
@@ -418,7 +411,7 @@ fn vocabulary() -> Vec<String> {
 }
 
 fn write_lines(path: &Path, lines: impl IntoIterator<Item = String>) -> crate::Result<()> {
-    atomic_write(path, |file| lines.into_iter().try_for_each(|line| writeln!(file, "{line}")))
+    Ok(contaccum_files::write(path, |file| lines.into_iter().try_for_each(|line| writeln!(file, "{line}")))?)
 }
 
 #[cfg(test)]
@@ -567,7 +560,7 @@ mod tests {
         let set = small(10);
         set.write_beir(folder.path()).unwrap();
         let lines = |name: &str| -> Vec<String> {
-            let text = fs::read_to_string(folder.path().join(name)).unwrap();
+            let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
             text.lines().map(String::from).collect()
         };
         let first: serde_json::Value = serde_json::from_str(&lines("corpus.jsonl")[0]).unwrap();

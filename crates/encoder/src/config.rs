@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
+use contaccum_files::{parse_json, read_if_there, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    EncoderError,
-    files::{parse_json, read_if_there, write_json},
-};
+use crate::EncoderError;
 
 /// Shape and constants of a BERT encoder, named as in Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +98,7 @@ impl BertConfig {
         fields["architectures"] = json!(["BertModel"]);
         fields["model_type"] = json!("bert");
         fields["position_embedding_type"] = json!("absolute");
-        write_json(path, &fields)
+        Ok(write_json(path, &fields)?)
     }
 
     fn problem(&self) -> Option<String> {

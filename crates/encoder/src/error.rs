@@ -38,14 +38,9 @@ pub enum EncoderError {
         /// What the system said.
         reason: io::Error,
     },
-    /// A file is not the JSON it should be.
-    #[error("{path}: broken JSON: {reason}; fetch the file again or mend it")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        reason: serde_json::Error,
-    },
+    /// A file cannot be read or written, or is not the JSON it should be.
+    #[error(transparent)]
+    File(#[from] contaccum_files::Error),
     /// The model asks for something this program does not do.
     #[error("{place}: {what}")]
     Unsupported {
@@ -155,14 +150,6 @@ pub enum EncoderError {
         cache: PathBuf,
         /// What the hub or the network said.
         reason: String,
-    },
-    /// A file or folder cannot be written.
-    #[error("{path}: cannot be written: {reason}; check free space and permissions, or choose another place")]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
     },
     /// The export would replace something that this program did not write.
     #[error("{path}: exists and is not an export of contaccum; choose another folder or remove it")]

@@ -2,14 +2,12 @@
 
 use std::{fmt::Write as _, fs, io, io::Write as _, path::Path};
 
+use contaccum_files::{create_folder, read_json_if_there, write, write_folder, write_json};
 use serde_json::{Map, Value, json};
 
 use crate::{
     BertConfig, EncoderError, Layout, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
-    error::one_line,
-    files::{parent, read_json_if_there, sibling, sync_folder, write_atomically, write_json},
-    folder::is_hub_name,
-    weights::save_weights,
+    error::one_line, folder::is_hub_name, weights::save_weights,
 };
 
 /// What a reader of the exported folder is told beside the settings.
@@ -27,10 +25,6 @@ pub struct ModelCard {
 
 /// Writes a sentence-transformers folder, whole or not at all, in place of an earlier export.
 ///
-/// It is written beside the target under a temporary name, synced and renamed. An earlier export is moved aside only
-/// when the new one is complete, and removed only when that is in place: a crash in between leaves both on disk,
-/// as `.NAME.partial` and `.NAME.previous`.
-///
 /// # Errors
 /// As [`check_export_target`], and when a file cannot be written.
 pub fn export_folder(
@@ -43,25 +37,13 @@ pub fn export_folder(
     card: &ModelCard,
 ) -> Result<(), EncoderError> {
     check_export_target(path)?;
-    let partial = sibling(path, "partial");
-    let at = |place: &Path| {
-        let path = place.to_owned();
-        move |reason| EncoderError::Write { path, reason }
-    };
-    remove_if_there(&partial).map_err(at(&partial))?;
-    fs::create_dir_all(&partial).map_err(at(&partial))?;
-    let written = || {
-        config.write(&partial.join("config.json"))?;
-        save_weights(&partial.join("model.safetensors"), layout, weights)?;
-        tokenizer.save(&partial, settings.max_seq_length)?;
-        write_settings(&partial, config, settings)?;
+    write_folder(path, |folder| {
+        config.write(&folder.join("config.json"))?;
+        save_weights(&folder.join("model.safetensors"), layout, weights)?;
+        tokenizer.save(folder, settings.max_seq_length)?;
+        write_settings(folder, config, settings)?;
         let text = card.render(config, settings);
-        write_atomically(&partial.join("README.md"), |file| file.write_all(text.as_bytes()))?;
-        replace(&partial, path).map_err(at(path))
-    };
-    written().inspect_err(|_| {
-        // The first error is the one to tell; a leftover is removed by the next export.
-        let _ = fs::remove_dir_all(&partial);
+        Ok(write(&folder.join("README.md"), |file| file.write_all(text.as_bytes()))?)
     })
 }
 
@@ -88,31 +70,6 @@ pub fn check_export_target(path: &Path) -> Result<(), EncoderError> {
     if ours { Ok(()) } else { Err(refuse()) }
 }
 
-/// Puts the finished folder in the target's place.
-fn replace(finished: &Path, path: &Path) -> io::Result<()> {
-    sync_folder(finished)?;
-    let previous = sibling(path, "previous");
-    if path.exists() {
-        remove_if_there(&previous)?;
-        fs::rename(path, &previous)?;
-    }
-    if let Err(reason) = fs::rename(finished, path) {
-        if previous.exists() {
-            fs::rename(&previous, path)?;
-        }
-        return Err(reason);
-    }
-    sync_folder(parent(path))?;
-    remove_if_there(&previous)
-}
-
-fn remove_if_there(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(reason) if reason.kind() != io::ErrorKind::NotFound => Err(reason),
-        _ => Ok(()),
-    }
-}
-
 /// The files beside model and tokenizer that say how a text becomes a vector.
 fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) -> Result<(), EncoderError> {
     let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
@@ -121,7 +78,7 @@ fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) 
     }
     for (path, _) in &modules[1..] {
         let module = folder.join(path);
-        fs::create_dir(&module).map_err(|reason| EncoderError::Write { path: module, reason })?;
+        create_folder(&module)?;
     }
     let modules: Vec<Value> = modules
         .iter()

@@ -9,7 +9,6 @@ mod config;
 mod encoder;
 mod error;
 mod export;
-mod files;
 mod folder;
 mod gradient;
 mod hub;

@@ -7,10 +7,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use contaccum_files::read_json_if_there;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{BertConfig, EncoderError, files::read_json_if_there};
+use crate::{BertConfig, EncoderError};
 
 /// How the hidden states of a sequence become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

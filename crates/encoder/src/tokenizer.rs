@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
+use contaccum_files::{parse_json, read_if_there, read_json_if_there, write_json};
 use serde_json::{Map, Value, json};
 use tokenizers::{
     Encoding, ModelWrapper, Tokenizer,
@@ -9,11 +10,7 @@ use tokenizers::{
     utils::truncation::{TruncationParams, truncate_encodings},
 };
 
-use crate::{
-    EncoderError, TokenSequence,
-    error::one_line,
-    files::{parse_json, read_if_there, read_json_if_there, write_atomically, write_json},
-};
+use crate::{EncoderError, TokenSequence, error::one_line};
 
 /// The tokens every BERT vocabulary sets apart, in the order a vocabulary of ours opens with.
 const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -180,7 +177,7 @@ impl TextTokenizer {
         write_json(&folder.join("tokenizer_config.json"), &config)?;
         write_json(&folder.join("special_tokens_map.json"), &tokens)?;
         if let Some(lines) = self.vocabulary_lines() {
-            write_atomically(&folder.join("vocab.txt"), |file| {
+            contaccum_files::write(&folder.join("vocab.txt"), |file| {
                 std::io::Write::write_all(file, lines.as_bytes())
             })?;
         }

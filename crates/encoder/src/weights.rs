@@ -15,7 +15,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use crate::{BertConfig, EncoderError, Layout, Tensor, files::write_atomically};
+use crate::{BertConfig, EncoderError, Layout, Tensor};
 
 /// Bytes converted at a time: what reading and writing cost in memory beside the weights themselves.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -101,7 +101,7 @@ pub fn save_weights(path: &Path, layout: &Layout, weights: &[f32]) -> Result<(),
     });
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let metadata = Metadata::new(Some(format), infos.collect()).expect("a layout's tensors lie back to back");
-    write_atomically(path, |file| {
+    let written = contaccum_files::write(path, |file| {
         let mut header = serde_json::to_vec(&metadata)?;
         // Blanks up to a multiple of eight, so that the numbers are aligned in a mapped file.
         header.resize(header.len().next_multiple_of(8), b' ');
@@ -114,7 +114,8 @@ pub fn save_weights(path: &Path, layout: &Layout, weights: &[f32]) -> Result<(),
             file.write_all(&bytes)?;
         }
         Ok(())
-    })
+    });
+    Ok(written?)
 }
 
 /// Fresh weights as BERT starts from: matrices from N(0, `initializer_range`²), LayerNorm one and zero, biases zero,

@@ -573,8 +573,8 @@ fn an_export_replaces_an_earlier_one_and_nothing_else() {
     fs::create_dir(&path).unwrap();
     export(&path, 1, &expected_settings()).unwrap();
     // What a killed export leaves behind does not hinder the next.
-    fs::create_dir(parent.path().join(".model.partial")).unwrap();
-    fs::write(parent.path().join(".model.partial/half"), "").unwrap();
+    fs::create_dir(parent.path().join(".model.contaccum-partial")).unwrap();
+    fs::write(parent.path().join(".model.contaccum-partial/half"), "").unwrap();
     export(&path, 2, &expected_settings()).unwrap();
     let layout = Layout::new(&tiny());
     assert_eq!(locate(&path).unwrap().weights(&layout).unwrap(), random_weights(&tiny(), &layout, 2));
@@ -596,15 +596,17 @@ fn an_export_that_cannot_be_written_says_so_and_leaves_the_earlier_one() {
     let file = parent.path().join("file");
     fs::write(&file, "").unwrap();
     let error = export(&file.join("model"), 1, &expected_settings()).unwrap_err();
-    assert!(matches!(error, EncoderError::Write { .. } | EncoderError::TargetExists { .. }), "{error}");
+    assert!(matches!(error, EncoderError::File(_) | EncoderError::TargetExists { .. }), "{error}");
     assert!(!error.to_string().contains('\n'));
 
     let path = parent.path().join("model");
     export(&path, 1, &expected_settings()).unwrap();
-    // A file stands where the unfinished folder would go.
-    fs::write(parent.path().join(".model.partial"), "").unwrap();
+    // Another process is writing the unfinished folder.
+    fs::create_dir(parent.path().join(".model.contaccum-partial")).unwrap();
+    let other = fs::File::open(parent.path().join(".model.contaccum-partial")).unwrap();
+    other.lock().unwrap();
     let error = export(&path, 2, &expected_settings()).unwrap_err();
-    assert!(matches!(error, EncoderError::Write { .. }), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
     let layout = Layout::new(&tiny());
     assert_eq!(locate(&path).unwrap().weights(&layout).unwrap(), random_weights(&tiny(), &layout, 1));
 }

@@ -43,5 +43,5 @@ pub enum ReportError {
     },
     /// The page could not be written.
     #[error(transparent)]
-    Write(#[from] contaccum_data::Error),
+    Write(#[from] contaccum_files::Error),
 }

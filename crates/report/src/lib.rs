@@ -20,8 +20,6 @@ mod settings;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::atomic_write;
-
 pub use error::ReportError;
 pub use run::{Evaluation, RunFolder, Update};
 
@@ -32,5 +30,5 @@ pub use run::{Evaluation, RunFolder, Update};
 /// No folder, one that holds no run, a file that cannot be read or written. Nothing half-written is left.
 pub fn write_page(runs: &[PathBuf], output: &Path) -> Result<(), ReportError> {
     let page = page::render(&RunFolder::open_all(runs)?)?;
-    Ok(atomic_write(output, |file| file.write_all(page.as_bytes()))?)
+    Ok(contaccum_files::write(output, |file| file.write_all(page.as_bytes()))?)
 }

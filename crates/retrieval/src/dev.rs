@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::{Corpus, PassageIndex, Qrels, Queries, QueryIndex, atomic_write};
+use contaccum_data::{Corpus, PassageIndex, Qrels, Queries, QueryIndex};
 use contaccum_encoder::{
     Embedder, Encoder, ModelSettings, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
 };
@@ -49,6 +49,9 @@ pub enum DevError {
     /// The corpus, queries or judgments.
     #[error(transparent)]
     Data(#[from] contaccum_data::Error),
+    /// The measures could not be written.
+    #[error(transparent)]
+    Write(#[from] contaccum_files::Error),
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] contaccum_encoder::EncoderError),
@@ -210,15 +213,10 @@ impl QueryMeasures {
     /// When the file or its folder cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), DevError> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| contaccum_data::Error::Io {
-                path: folder.into(),
-                action: "making the folder",
-                remedy: "check that its parent can be written to",
-                source,
-            })?;
+            contaccum_files::create_folder(folder)?;
         }
         let text = serde_json::to_string(self).expect("numbers and strings are JSON");
-        Ok(atomic_write(path, |file| file.write_all(text.as_bytes()))?)
+        Ok(contaccum_files::write(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// Reads what [`Self::write`] wrote; `None` where there is no file.

@@ -17,7 +17,6 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::atomic_write;
 use npyz::WriterBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +28,7 @@ const FORMAT: &str = "contaccum-embeddings-1";
 pub enum StoreError {
     /// A file could not be written.
     #[error(transparent)]
-    Write(#[from] contaccum_data::Error),
+    Write(#[from] contaccum_files::Error),
     /// A file or folder could not be read or made.
     #[error("{}: {source}; check that it is there and permitted", .path.display())]
     Io {
@@ -205,7 +204,7 @@ impl Manifest {
     }
 
     fn write(&self, folder: &Path) -> Result<(), StoreError> {
-        atomic_write(&manifest_path(folder), |out| {
+        contaccum_files::write(&manifest_path(folder), |out| {
             serde_json::to_writer_pretty(&mut *out, self)?;
             out.write_all(b"\n")
         })?;
@@ -302,7 +301,7 @@ impl StoreWriter {
         if description.rows == 0 {
             return Err(StoreError::Empty { folder: folder.to_owned() });
         }
-        std::fs::create_dir_all(folder).map_err(io_error(folder))?;
+        contaccum_files::create_folder(folder)?;
         match Manifest::read(folder)? {
             Some(manifest) => {
                 if let Some((field, begun, now)) = manifest.description.difference(description) {
@@ -340,11 +339,13 @@ impl StoreWriter {
             }
         }
         // Ids first: where the vectors are, the shard is complete.
-        atomic_write(&self.folder.join(ids_name(self.next)), |out| {
+        contaccum_files::write(&self.folder.join(ids_name(self.next)), |out| {
             ids.clone().try_for_each(|id| writeln!(out, "{id}"))
         })?;
         let shape = [range.len() as u64, self.description.dim as u64];
-        atomic_write(&self.folder.join(embeddings_name(self.next)), |out| write_npy(out, shape, vectors))?;
+        contaccum_files::write(&self.folder.join(embeddings_name(self.next)), |out| {
+            write_npy(out, shape, vectors)
+        })?;
         self.next += 1;
         Ok(())
     }

@@ -6,8 +6,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use contaccum_data::atomic_write;
-
 use crate::search::Hit;
 
 /// What goes wrong with a run file.
@@ -15,7 +13,7 @@ use crate::search::Hit;
 pub enum RunError {
     /// The file could not be written.
     #[error(transparent)]
-    Write(#[from] contaccum_data::Error),
+    Write(#[from] contaccum_files::Error),
     /// The file could not be read.
     #[error("{}: {source}; check that it is a run file you can read", .path.display())]
     Read {
@@ -166,7 +164,7 @@ impl Run {
             check_name("query id", query)?;
             documents.iter().try_for_each(|document| check_name("document id", &document.id))?;
         }
-        atomic_write(path, |out| {
+        contaccum_files::write(path, |out| {
             for (query, documents) in self.iter() {
                 for (rank, ScoredDocument { id, score }) in (1..).zip(documents) {
                     writeln!(out, "{query} Q0 {id} {rank} {score} {tag}")?;

@@ -61,7 +61,7 @@ pub enum StudyError {
     Train(#[from] TrainError),
     /// A file of the study that could not be written.
     #[error(transparent)]
-    Data(#[from] contaccum_data::Error),
+    File(#[from] contaccum_files::Error),
     /// A model or tokenizer.
     #[error(transparent)]
     Encoder(#[from] EncoderError),

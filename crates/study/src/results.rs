@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::atomic_write;
 use contaccum_retrieval::{MeanInterval, QueryMeasures, holm, mean_over_seeds, randomisation_test};
 use contaccum_training::METRICS_FILE;
 use serde::{Deserialize, Serialize};
@@ -199,7 +198,7 @@ impl Results {
         let files = ["study.md", "study.json"].map(|name| folder.join(name));
         let json = serde_json::to_string_pretty(self).expect("numbers and strings are JSON");
         for (path, text) in files.iter().zip([self.markdown(), json]) {
-            atomic_write(path, |file| file.write_all(text.as_bytes()))?;
+            contaccum_files::write(path, |file| file.write_all(text.as_bytes()))?;
         }
         Ok(files)
     }

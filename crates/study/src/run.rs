@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use contaccum_data::atomic_write;
 use contaccum_encoder::{Encoder, Layout, ModelFolder};
+use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, QueryMeasures};
 use contaccum_training::{
     CONFIG_FILE, MODEL_FOLDER, PASSAGE_ENCODER, QUERY_ENCODER, TrainConfig, has_checkpoint,
@@ -106,9 +106,14 @@ impl StudyRun {
     /// `lock` stays held for as long as the process lives, whatever becomes of the caller.
     ///
     /// Returns the last line that a failed process said.
-    pub fn train(&self, program: &Path, resume: bool, lock: &File) -> Result<Result<(), String>, StudyError> {
+    pub fn train(
+        &self,
+        program: &Path,
+        resume: bool,
+        lock: &FolderLock,
+    ) -> Result<Result<(), String>, StudyError> {
         let folder = self.folder();
-        fs::create_dir_all(folder).map_err(StudyError::io("making the folder", folder))?;
+        contaccum_files::create_folder(folder)?;
         let recipe = folder.join(CONFIG_FILE);
         let log = folder.join(LOG_FILE);
         let mut command = Command::new(program);
@@ -117,11 +122,11 @@ impl StudyRun {
             command.arg("--resume").arg("--output-dir").arg(folder);
         } else {
             let text = self.config.to_toml();
-            atomic_write(&recipe, |file| file.write_all(text.as_bytes()))?;
+            contaccum_files::write(&recipe, |file| file.write_all(text.as_bytes()))?;
             command.arg("--recipe").arg(&recipe);
         }
         let said = File::create(&log).map_err(StudyError::io("making the log", &log))?;
-        let held = lock.try_clone().map_err(StudyError::io("sharing the lock", folder))?;
+        let held = lock.share().map_err(StudyError::io("sharing the lock", folder))?;
         command.stdin(held).stdout(Stdio::null()).stderr(said);
         let status = command.status().map_err(StudyError::io("starting the program", program))?;
         if status.success() {
@@ -152,7 +157,7 @@ impl StudyRun {
         remove_checkpoints(self.folder())?;
         let model = self.model();
         if !keep_model && model.is_dir() {
-            fs::remove_dir_all(&model).map_err(StudyError::io("removing the model", &model))?;
+            contaccum_files::remove_folder(&model)?;
         }
         Ok(())
     }

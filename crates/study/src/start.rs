@@ -1,6 +1,5 @@
 //! Fresh encoders: random weights that all cells of a seed begin from, trained a while first.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use contaccum_encoder::{
@@ -59,7 +58,7 @@ pub(crate) fn write_random_model(
     }
     shape.validate()?;
     let parent = study.join(START);
-    fs::create_dir_all(&parent).map_err(StudyError::io("making the folder", &parent))?;
+    contaccum_files::create_folder(&parent)?;
     let layout = Layout::new(&shape);
     let weights = random_weights(&shape, &layout, seed);
     let settings = run_settings(&start.config, ModelSettings::plain(&shape));

@@ -8,11 +8,11 @@
 //! FOLDER/<cell>/seed-1/       a run: config.toml, metrics.jsonl, train.log, evaluations/<data>.json
 //! ```
 
-use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use contaccum_data::TrainingSet;
+use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, DevSource};
 use contaccum_training::{TrainConfig, TrainError};
 
@@ -27,7 +27,9 @@ pub struct Study {
     pub(crate) recipe: Recipe,
     pub(crate) folder: PathBuf,
     pub(crate) sets: Vec<DevSet>,
-    lock: File,
+    /// A run holds it too, as its standard input: one that outlives an interrupted study is waited for, so that no two
+    /// processes write one run.
+    lock: FolderLock,
 }
 
 /// How a study is done.
@@ -115,8 +117,8 @@ impl Study {
         };
         let sets = recipe.evaluations.iter().map(open).collect::<Result<_, _>>()?;
         check_training_data(&recipe)?;
-        fs::create_dir_all(folder).map_err(StudyError::io("making the folder", folder))?;
-        let lock = lock(folder, tell)?;
+        contaccum_files::create_folder(folder)?;
+        let lock = FolderLock::wait(folder, || tell(Event::Waiting))?;
         if let Some(start) = &recipe.start {
             for &seed in &recipe.seeds {
                 write_random_model(start, &tokenizer, folder, seed)?;
@@ -254,21 +256,4 @@ fn check_training_data(recipe: &Recipe) -> Result<(), StudyError> {
         }
     }
     Ok(())
-}
-
-/// The lock of a study's folder. A run holds it too, as its standard input: one that outlives an interrupted study is
-/// waited for, so that no two processes write one run.
-fn lock(folder: &Path, tell: &mut dyn FnMut(Event)) -> Result<File, StudyError> {
-    let path = folder.join(".lock");
-    let failed = |source| StudyError::Io { action: "locking the folder", path: path.clone(), source };
-    let file = File::create(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            tell(Event::Waiting);
-            file.lock().map_err(failed)?;
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    Ok(file)
 }

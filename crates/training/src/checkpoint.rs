@@ -20,7 +20,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{NoUninit, Pod};
-use contaccum_data::atomic_write;
 use contaccum_encoder::{Encoder, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder};
 use contaccum_objective::ObjectiveState;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
@@ -103,7 +102,9 @@ fn broken(path: &Path, reason: impl std::fmt::Display) -> TrainError {
 /// Creates the output folder and stores the resolved configuration in it.
 pub(crate) fn create_folder(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     fs::create_dir_all(folder).map_err(failed("written", folder))?;
-    atomic_write(&folder.join(CONFIG_FILE), |file| io::Write::write_all(file, config.to_toml().as_bytes()))?;
+    contaccum_files::write(&folder.join(CONFIG_FILE), |file| {
+        io::Write::write_all(file, config.to_toml().as_bytes())
+    })?;
     Ok(())
 }
 
@@ -200,7 +201,7 @@ fn write(
         config: table(&identity.config),
     };
     let text = serde_json::to_vec_pretty(&state).expect("plain values are JSON");
-    atomic_write(&folder.join(STATE), |file| io::Write::write_all(file, &text))?;
+    contaccum_files::write(&folder.join(STATE), |file| io::Write::write_all(file, &text))?;
     Ok(())
 }
 

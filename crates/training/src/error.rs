@@ -18,6 +18,9 @@ pub enum TrainError {
     /// The training data cannot be read.
     #[error(transparent)]
     Data(#[from] contaccum_data::Error),
+    /// A file or folder of the run cannot be written.
+    #[error(transparent)]
+    File(#[from] contaccum_files::Error),
     /// The records of the run cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -9,7 +9,6 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use contaccum_data::atomic_write;
 use serde::{Deserialize, Serialize};
 
 use crate::events::EventFile;
@@ -82,7 +81,7 @@ pub enum RecordError {
     },
     /// Dropping the records past the resumed update.
     #[error(transparent)]
-    Rewrite(#[from] contaccum_data::Error),
+    Rewrite(#[from] contaccum_files::Error),
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
@@ -110,7 +109,7 @@ impl RunRecorder {
         let events_folder = folder.join(EVENTS_FOLDER);
         std::fs::create_dir_all(&events_folder).map_err(failed("created", &events_folder))?;
         let kept = kept_lines(&metrics_path, resumed_update).map_err(failed("read", &metrics_path))?;
-        atomic_write(&metrics_path, |file| file.write_all(kept.as_bytes()))?;
+        contaccum_files::write(&metrics_path, |file| file.write_all(kept.as_bytes()))?;
         let metrics =
             File::options().append(true).open(&metrics_path).map_err(failed("opened", &metrics_path))?;
         let (events, events_path) =
