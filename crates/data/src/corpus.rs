@@ -5,6 +5,7 @@ use serde::Deserialize;
 use twox_hash::XxHash3_128;
 
 use crate::json::{Id, InlinePassage, parse_line};
+use crate::repeats::Repeats;
 use crate::source::{Line, Lines, find, is_tsv};
 use crate::store::{Ids, Store, StoreWriter};
 use crate::{Error, Kind, Passage, PassageIndex, Place, Result};
@@ -19,6 +20,7 @@ pub struct Corpus {
     path: PathBuf,
     store: Store,
     empty: Vec<u32>,
+    repeats: Repeats,
 }
 
 /// A line of `corpus.jsonl`: BEIR writes `_id`, Tevatron `docid`.
@@ -94,6 +96,11 @@ impl Corpus {
     /// True if the passage has neither title nor text but white space.
     pub fn is_blank(&self, passage: PassageIndex) -> bool {
         self.empty.binary_search(&passage.0).is_ok()
+    }
+
+    /// The first passage with the same title and text: `passage` itself where none before it has them.
+    pub fn first_of_equal(&self, passage: PassageIndex) -> PassageIndex {
+        PassageIndex(self.repeats.first(passage.0))
     }
 
     /// The file that was read.
@@ -206,7 +213,8 @@ impl CorpusWriter {
     }
 
     pub fn finish(self) -> Result<Corpus> {
-        Ok(Corpus { path: self.path, store: self.store.finish()?, empty: self.empty })
+        let repeats = Repeats::new(&self.contents);
+        Ok(Corpus { path: self.path, store: self.store.finish()?, empty: self.empty, repeats })
     }
 }
 

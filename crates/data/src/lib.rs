@@ -18,6 +18,7 @@ mod error;
 mod json;
 mod qrels;
 mod queries;
+mod repeats;
 mod rows;
 mod source;
 mod store;

@@ -1,9 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use twox_hash::XxHash3_128;
 
 use crate::corpus::missing_id;
 use crate::json::{Id, parse_line};
+use crate::repeats::Repeats;
 use crate::source::{Lines, find, is_tsv};
 use crate::store::{Ids, Store, StoreWriter};
 use crate::{Error, Kind, Place, QueryIndex, Result};
@@ -17,6 +19,7 @@ const TSV_SHAPE: &str = "id and text, separated by a tab";
 pub struct Queries {
     path: PathBuf,
     store: Store,
+    repeats: Repeats,
 }
 
 /// A line of `queries.jsonl`.
@@ -110,6 +113,11 @@ impl Queries {
         Ok(self.store.read(query.0)?.split_off(1))
     }
 
+    /// The first query with the same text: `query` itself where none before it has it.
+    pub fn first_of_equal(&self, query: QueryIndex) -> QueryIndex {
+        QueryIndex(self.repeats.first(query.0))
+    }
+
     /// The file that was read.
     pub fn path(&self) -> &Path {
         &self.path
@@ -120,11 +128,12 @@ impl Queries {
 pub(crate) struct QueriesWriter {
     path: PathBuf,
     store: StoreWriter,
+    texts: Vec<u128>,
 }
 
 impl QueriesWriter {
     pub fn new(path: &Path) -> Result<QueriesWriter> {
-        Ok(QueriesWriter { path: path.into(), store: StoreWriter::new()? })
+        Ok(QueriesWriter { path: path.into(), store: StoreWriter::new()?, texts: Vec::new() })
     }
 
     pub fn ids(&self) -> &Ids {
@@ -146,12 +155,16 @@ impl QueriesWriter {
         }
         let strings = std::iter::once(text).chain(answers.iter().map(String::as_str));
         match self.store.push(&self.path, id, strings)? {
-            Some(number) => Ok(QueryIndex(number)),
+            Some(number) => {
+                self.texts.push(XxHash3_128::oneshot(text.as_bytes()));
+                Ok(QueryIndex(number))
+            }
             None => Err(Error::DuplicateId { place: place(), kind: Kind::Query, id: format!("{id:?}") }),
         }
     }
 
     pub fn finish(self) -> Result<Queries> {
-        Ok(Queries { path: self.path, store: self.store.finish()? })
+        let repeats = Repeats::new(&self.texts);
+        Ok(Queries { path: self.path, store: self.store.finish()?, repeats })
     }
 }

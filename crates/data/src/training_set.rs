@@ -168,6 +168,16 @@ impl TrainingSet {
         self.corpus.get(passage)
     }
 
+    /// Every passage that a row names as relevant, with the row's query. Queries of one text are one query here, and
+    /// passages of one title and text one passage: the first of each ([`Queries::first_of_equal`],
+    /// [`Corpus::first_of_equal`]).
+    pub fn known_positives(&self) -> impl Iterator<Item = (QueryIndex, PassageIndex)> {
+        self.rows.iter().flat_map(move |row| {
+            let query = self.queries.first_of_equal(row.query);
+            row.positives.iter().map(move |passage| (query, self.corpus.first_of_equal(*passage)))
+        })
+    }
+
     /// A query's id.
     pub fn query_id(&self, query: QueryIndex) -> &str {
         self.queries.id(query)

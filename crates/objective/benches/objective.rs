@@ -49,6 +49,7 @@ fn train(bencher: Bencher, config: ObjectiveConfig) {
         queries: &queries,
         positives: &positives,
         hard_negatives: &hard,
+        query_ids: &ids[..SAMPLES],
         positive_ids: &ids[..SAMPLES],
         hard_negative_ids: &ids[SAMPLES..],
         hard_negatives_per_sample: &[1; SAMPLES],

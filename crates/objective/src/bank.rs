@@ -10,6 +10,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::batch::Current;
 use crate::config::{BankDtype, NO_PASSAGE, ObjectiveConfig};
+use crate::known_positives::{KnownPositives, Relevant};
 use crate::softmax::exclude;
 use crate::state::{ObjectiveError, ObjectiveState, expect_values};
 
@@ -86,6 +87,8 @@ pub(crate) struct Bank {
     columns: Store,
     column_ids: Vec<u32>,
     row_ids: Vec<u32>,
+    query_ids: Vec<u32>,
+    known_positives: KnownPositives,
     own_scores: Vec<f64>,
     entered: usize,
     empty_places: usize,
@@ -108,6 +111,8 @@ impl Bank {
             columns: Store::new(config.bank_dtype, capacity * columns_per_sample * config.dim),
             column_ids: vec![NO_PASSAGE; capacity * columns_per_sample],
             row_ids: vec![NO_PASSAGE; capacity],
+            query_ids: vec![0; capacity],
+            known_positives: KnownPositives::default(),
             own_scores: vec![0.0; capacity],
             entered: 0,
             empty_places: 0,
@@ -121,7 +126,7 @@ impl Bank {
         Store::bytes(config.bank_dtype, capacity * query_values)
             + Store::bytes(config.bank_dtype, columns * config.dim)
             + columns * size_of::<u32>()
-            + capacity * (size_of::<u32>() + size_of::<f64>())
+            + capacity * (2 * size_of::<u32>() + size_of::<f64>())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -177,35 +182,41 @@ impl Bank {
         self.columns.read(positions.start * values..positions.end * values, room)
     }
 
-    pub(crate) fn row_ids(&self, positions: Range<usize>) -> &[u32] {
-        &self.row_ids[positions]
+    pub(crate) fn know_positives(&mut self, known_positives: KnownPositives) {
+        self.known_positives = known_positives;
+    }
+
+    /// What the banked row at `position` does not count as negatives.
+    pub(crate) fn relevant_to(&self, position: usize) -> Relevant<'_> {
+        let known = self.known_positives.of(self.query_ids[position]);
+        Relevant { positive: self.row_ids[position], known }
     }
 
     pub(crate) fn own_scores(&self, positions: Range<usize>) -> &[f64] {
         &self.own_scores[positions]
     }
 
-    /// Leaves out of a row over the columns at `positions` what a query with positive `id` does not count:
-    /// empty places and, with the mask, its own passage. Returns how many passages were left out.
-    pub(crate) fn exclude(&self, row: &mut [f32], positions: Range<usize>, id: u32) -> u32 {
+    /// Leaves out of a row over the columns at `positions` what its query does not count: empty places and, with
+    /// the mask, what is `relevant`. Returns how many passages were left out.
+    pub(crate) fn exclude(&self, row: &mut [f32], positions: Range<usize>, relevant: Relevant) -> u32 {
         let ids = &self.column_ids
             [positions.start * self.columns_per_sample..positions.end * self.columns_per_sample];
         if self.empty_places > 0 {
             exclude(row, ids, NO_PASSAGE);
         }
-        if self.mask { exclude(row, ids, id) } else { 0 }
+        if self.mask { relevant.exclude(row, ids) } else { 0 }
     }
 
-    /// Columns at `positions` that hold the passage `id`.
-    pub(crate) fn count(&self, positions: Range<usize>, id: u32) -> u32 {
+    /// Columns at `positions` that hold what is `relevant`.
+    pub(crate) fn count(&self, positions: Range<usize>, relevant: Relevant) -> u32 {
         let ids = &self.column_ids
             [positions.start * self.columns_per_sample..positions.end * self.columns_per_sample];
-        ids.iter().map(|&column| u32::from(column == id)).sum()
+        relevant.count(ids)
     }
 
     /// [`Bank::exclude`] for the banked row at `position`, whose own positive is left out as well.
     pub(crate) fn exclude_for_banked(&self, row: &mut [f32], positions: Range<usize>, position: usize) {
-        self.exclude(row, positions.clone(), self.row_ids[position]);
+        self.exclude(row, positions.clone(), self.relevant_to(position));
         if self.holds_positives && positions.contains(&position) {
             row[(position - positions.start) * self.columns_per_sample] = f32::NEG_INFINITY;
         }
@@ -249,6 +260,7 @@ impl Bank {
         let used = places.end - empty(&self.column_ids[places.clone()]);
         self.columns.zero(used * self.dim..places.end * self.dim);
         self.row_ids[position] = id;
+        self.query_ids[position] = batch.query_id(sample);
         self.own_scores[position] = self.score(query, positive);
         self.empty_places += places.end - used;
         self.entered += 1;
@@ -276,6 +288,7 @@ impl Bank {
         state.columns = self.columns.to_f32(len * self.columns_per_sample * self.dim);
         state.column_ids = self.column_ids[..len * self.columns_per_sample].to_vec();
         state.row_ids = self.row_ids[..len].to_vec();
+        state.query_ids = self.query_ids[..len].to_vec();
         state.own_scores = self.own_scores[..len].to_vec();
     }
 
@@ -286,12 +299,14 @@ impl Bank {
         expect_values("columns", state.columns.len(), len * self.columns_per_sample * self.dim)?;
         expect_values("column_ids", state.column_ids.len(), len * self.columns_per_sample)?;
         expect_values("row_ids", state.row_ids.len(), len)?;
+        expect_values("query_ids", state.query_ids.len(), len)?;
         expect_values("own_scores", state.own_scores.len(), len)?;
         self.entered = state.entered as usize;
         self.queries.write(0, &state.queries);
         self.columns.write(0, &state.columns);
         self.column_ids[..state.column_ids.len()].copy_from_slice(&state.column_ids);
         self.row_ids[..len].copy_from_slice(&state.row_ids);
+        self.query_ids[..len].copy_from_slice(&state.query_ids);
         self.own_scores[..len].copy_from_slice(&state.own_scores);
         self.empty_places = state.column_ids.iter().filter(|&&id| id == NO_PASSAGE).count();
         Ok(())

@@ -6,7 +6,7 @@ use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
 
 use crate::config::{NO_PASSAGE, ObjectiveConfig};
 use crate::dots::Dots;
-use crate::softmax::exclude;
+use crate::known_positives::{KnownPositives, Relevant};
 
 /// Representations of a micro-batch of `n` samples with `m` hard negatives in all, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,9 @@ pub struct Batch<'a> {
     pub positives: &'a [f32],
     /// Hard negatives, sample after sample, `m × dim`.
     pub hard_negatives: &'a [f32],
+    /// Ids of the queries, `n`, under which [`KnownPositives`] has their passages; looked at only with the
+    /// false-negative mask.
+    pub query_ids: &'a [u32],
     /// Passage ids of the positives, `n`; looked at only with the false-negative mask.
     pub positive_ids: &'a [u32],
     /// Passage ids of the hard negatives, `m`.
@@ -40,6 +43,7 @@ pub struct GradientsMut<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Current<'a> {
     batch: Batch<'a>,
+    known_positives: &'a KnownPositives,
     samples: usize,
     columns: usize,
     dim: usize,
@@ -50,13 +54,18 @@ pub(crate) struct Current<'a> {
 impl<'a> Current<'a> {
     /// # Panics
     /// When shapes do not agree with each other or exceed the configured sizes.
-    pub(crate) fn new(batch: Batch<'a>, config: &ObjectiveConfig) -> Self {
+    pub(crate) fn new(
+        batch: Batch<'a>,
+        config: &ObjectiveConfig,
+        known_positives: &'a KnownPositives,
+    ) -> Self {
         let dim = config.dim;
         let samples = batch.positive_ids.len();
         let hard_negatives = batch.hard_negative_ids.len();
         let counts = batch.hard_negatives_per_sample;
         assert!(samples > 0, "a batch needs at least one sample");
         assert!(samples <= config.max_batch_samples, "batch exceeds max_batch_samples");
+        assert_eq!(batch.query_ids.len(), samples, "query_ids needs one id per sample");
         assert_eq!(batch.queries.len(), samples * dim, "queries are not samples × dim");
         assert_eq!(batch.positives.len(), samples * dim, "positives are not samples × dim");
         assert_eq!(batch.hard_negatives.len(), hard_negatives * dim, "hard negatives are not ids × dim");
@@ -72,6 +81,7 @@ impl<'a> Current<'a> {
         assert!(!ids.any(|&id| id == NO_PASSAGE), "NO_PASSAGE is no passage's id");
         Self {
             batch,
+            known_positives,
             samples,
             columns: samples + hard_negatives,
             dim,
@@ -102,6 +112,16 @@ impl<'a> Current<'a> {
 
     pub(crate) fn positive_id(&self, sample: usize) -> u32 {
         self.batch.positive_ids[sample]
+    }
+
+    pub(crate) fn query_id(&self, sample: usize) -> u32 {
+        self.batch.query_ids[sample]
+    }
+
+    /// What the row of `sample` does not count as negatives.
+    pub(crate) fn relevant_to(&self, sample: usize) -> Relevant<'a> {
+        let known = self.known_positives.of(self.query_id(sample));
+        Relevant { positive: self.positive_id(sample), known }
     }
 
     pub(crate) fn hard_negative(&self, index: usize) -> &'a [f32] {
@@ -161,20 +181,20 @@ impl<'a> Current<'a> {
         }
     }
 
-    /// With the mask, leaves out of a row over `columns` the passage `id`. Returns how many columns that was.
-    pub(crate) fn exclude(&self, row: &mut [f32], columns: Range<usize>, id: u32) -> u32 {
+    /// With the mask, leaves out of a row over `columns` what is `relevant`. Returns how many columns that was.
+    pub(crate) fn exclude(&self, row: &mut [f32], columns: Range<usize>, relevant: Relevant) -> u32 {
         if !self.mask {
             return 0;
         }
         let (positives, hard) = self.split(&columns);
         let (first, second) = row.split_at_mut(positives.len());
-        exclude(first, &self.batch.positive_ids[positives], id)
-            + exclude(second, &self.batch.hard_negative_ids[hard], id)
+        relevant.exclude(first, &self.batch.positive_ids[positives])
+            + relevant.exclude(second, &self.batch.hard_negative_ids[hard])
     }
 
     /// [`Current::exclude`] for the row of `sample`, whose own positive is left out (and counted) as well.
     pub(crate) fn exclude_for_current(&self, row: &mut [f32], columns: Range<usize>, sample: usize) -> u32 {
-        let excluded = self.exclude(row, columns.clone(), self.positive_id(sample));
+        let excluded = self.exclude(row, columns.clone(), self.relevant_to(sample));
         if !columns.contains(&sample) {
             return excluded;
         }

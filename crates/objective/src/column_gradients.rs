@@ -124,8 +124,8 @@ impl AllRows<'_> {
         let logits = &mut worker.logits[..positions.len() * width];
         let queries = self.bank.queries(positions.clone(), &mut worker.widened);
         self.current.logits(queries, columns.clone(), &mut worker.dots, logits);
-        for (row, &id) in logits.chunks_mut(width).zip(self.bank.row_ids(positions)) {
-            self.current.exclude(row, columns.clone(), id);
+        for (row, position) in logits.chunks_mut(width).zip(positions) {
+            self.current.exclude(row, columns.clone(), self.bank.relevant_to(position));
         }
     }
 

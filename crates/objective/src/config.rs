@@ -32,7 +32,8 @@ pub struct ObjectiveConfig {
     pub temperature: f32,
     /// Which rows count.
     pub rows: Rows,
-    /// Leaves out of a row every column with the passage id of the row's positive, but that positive itself.
+    /// Leaves out of a row every column that holds the passage of the row's positive or another one known to be
+    /// relevant to its query ([`crate::KnownPositives`]), but the positive itself.
     pub mask_false_negatives: bool,
     /// Capacity of the banks in samples, first in first out; 0 for no bank.
     pub bank_samples: usize,

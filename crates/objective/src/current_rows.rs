@@ -9,7 +9,7 @@ use std::ops::Range;
 use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
 use rayon::prelude::*;
 
-use crate::bank::{AGES, Bank};
+use crate::bank::Bank;
 use crate::batch::Current;
 use crate::config::ObjectiveConfig;
 use crate::worker::{CURRENT, Groups, Online, Worker, absorb, kept_place, share, tiles};
@@ -24,6 +24,19 @@ pub(crate) struct CurrentRows<'a> {
     pub(crate) gradient: &'a mut [f32],
 }
 
+/// What current rows met, summed over them.
+#[derive(Default)]
+pub(crate) struct Met {
+    /// The softmax mass on banked columns by age class and, last, on current negatives.
+    pub(crate) mass: Groups,
+    /// Columns left out, each row's own positive among them.
+    pub(crate) left_out: u64,
+    /// Rows that other columns than their own positive were left out of.
+    pub(crate) masked_rows: usize,
+    /// Rows without any negative.
+    pub(crate) rows_without_negatives: usize,
+}
+
 /// How the bank takes part in a step.
 #[derive(Clone, Copy)]
 pub(crate) struct BankUse {
@@ -33,8 +46,7 @@ pub(crate) struct BankUse {
     pub(crate) keep_logits: bool,
 }
 
-/// Fills `rows`; `factor` multiplies the gradient of the rows' summed loss with respect to logits. Returns the softmax
-/// mass on banked columns by age class and, last, on current negatives, summed over rows.
+/// Fills `rows`; `factor` multiplies the gradient of the rows' summed loss with respect to logits.
 pub(crate) fn current_rows(
     config: &ObjectiveConfig,
     workers: &mut [Worker],
@@ -43,10 +55,12 @@ pub(crate) fn current_rows(
     banked: BankUse,
     factor: f64,
     rows: CurrentRows,
-) -> Groups {
+) -> Met {
     let parts = workers.len();
     let dim = config.dim;
-    let mut mass: Groups = [0.0; AGES + 1];
+    let bank_columns = if banked.samples > 0 { bank.live_columns() } else { 0 };
+    let all_columns = current.columns() + bank_columns;
+    let mut met = Met::default();
     for samples in tiles(0..current.samples(), config.tile_lines()) {
         workers.par_iter_mut().enumerate().for_each(|(part, worker)| {
             worker.online[..samples.len()].fill(Online::EMPTY);
@@ -59,12 +73,15 @@ pub(crate) fn current_rows(
             }
         });
         for (line, sample) in samples.enumerate() {
-            let (max, groups) = merge(workers, line);
+            let (max, groups, left_out) = merge(workers, line);
+            met.left_out += left_out as u64;
+            met.masked_rows += usize::from(left_out > 1);
+            met.rows_without_negatives += usize::from(left_out == all_columns);
             let own = current.own_score(sample);
             let others = max + groups.iter().sum::<f64>().ln();
             rows.losses[sample] = crate::softmax::softplus(others - own);
             rows.lse[sample] = own + rows.losses[sample];
-            for (mass, sum) in mass.iter_mut().zip(groups) {
+            for (mass, sum) in met.mass.iter_mut().zip(groups) {
                 *mass += sum * (max - rows.lse[sample]).exp();
             }
             let gradient = &mut rows.gradient[sample * dim..(sample + 1) * dim];
@@ -80,7 +97,7 @@ pub(crate) fn current_rows(
             }
         }
     }
-    mass
+    met
 }
 
 fn see_current_columns(
@@ -91,15 +108,15 @@ fn see_current_columns(
     columns: Range<usize>,
 ) {
     let dim = config.dim;
-    let Worker { logits, dots, sums, online, excluded, .. } = worker;
+    let Worker { logits, dots, sums, online, .. } = worker;
     let (online, sums) = (&mut online[..samples.len()], &mut sums[..samples.len() * dim]);
     let length = (config.tile_logits / samples.len()).min(config.lines_in_cache(dim)).max(1);
     for columns in tiles(columns, length) {
         let width = columns.len();
         let logits = &mut logits[..samples.len() * width];
         current.logits(current.queries(samples.clone()), columns.clone(), dots, logits);
-        for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
-            *excluded += u64::from(current.exclude_for_current(row, columns.clone(), sample));
+        for ((row, online), sample) in logits.chunks_mut(width).zip(&mut *online).zip(samples.clone()) {
+            online.left_out += current.exclude_for_current(row, columns.clone(), sample);
         }
         absorb(logits, width, online, sums, dim, CURRENT);
         current.add_columns(logits, columns, sums);
@@ -115,8 +132,7 @@ fn see_bank_columns(
     keep_logits: bool,
 ) {
     let (dim, per_sample, rows) = (config.dim, bank.columns_per_sample(), samples.len());
-    let Worker { logits, dots, sums, widened, online, excluded, own_positives, share, kept_logits, .. } =
-        worker;
+    let Worker { logits, dots, sums, widened, online, own_positives, share, kept_logits, .. } = worker;
     let (online, sums) = (&mut online[..rows], &mut sums[..rows * dim]);
     let length =
         (config.tile_logits / (rows * per_sample)).min(config.lines_in_cache(dim * per_sample)).max(1);
@@ -129,11 +145,11 @@ fn see_bank_columns(
         let logits = &mut logits[..rows * width];
         let passages = bank.columns(at.clone(), widened);
         dots.write(current.queries(samples.clone()), passages, logits, width);
-        for (row, sample) in logits.chunks_mut(width).zip(samples.clone()) {
-            let id = current.positive_id(sample);
-            let left_out = bank.exclude(row, at.clone(), id);
-            *excluded += u64::from(left_out);
-            let met = if config.mask_false_negatives { left_out } else { bank.count(at.clone(), id) };
+        for ((row, online), sample) in logits.chunks_mut(width).zip(&mut *online).zip(samples.clone()) {
+            let relevant = current.relevant_to(sample);
+            let left_out = bank.exclude(row, at.clone(), relevant);
+            online.left_out += left_out;
+            let met = if config.mask_false_negatives { left_out } else { bank.count(at.clone(), relevant) };
             *own_positives += u64::from(met);
             if keep_logits {
                 kept_logits[kept_place(share, sample, &at, per_sample)].copy_from_slice(row);
@@ -145,10 +161,12 @@ fn see_bank_columns(
     }
 }
 
-/// The softmax of a row over the shares of all workers: its maximum and its sums relative to `e^max`.
-fn merge(workers: &[Worker], line: usize) -> (f64, Groups) {
+/// The softmax of a row over the shares of all workers: its maximum, its sums relative to `e^max`, and how many columns
+/// were left out of it.
+fn merge(workers: &[Worker], line: usize) -> (f64, Groups, usize) {
     let parts = workers.iter().map(|worker| worker.online[line]);
     let max = parts.clone().fold(Online::EMPTY.max, |max, part| max.max(part.max));
+    let left_out = parts.clone().map(|part| part.left_out as usize).sum();
     let mut groups = Online::EMPTY.sums;
     for part in parts {
         let factor = (f64::from(part.max) - f64::from(max)).exp();
@@ -156,5 +174,5 @@ fn merge(workers: &[Worker], line: usize) -> (f64, Groups) {
             *group += sum * factor;
         }
     }
-    (f64::from(max), groups)
+    (f64::from(max), groups, left_out)
 }

@@ -26,6 +26,7 @@ mod column_gradients;
 mod config;
 mod current_rows;
 mod dots;
+mod known_positives;
 mod objective;
 mod softmax;
 mod state;
@@ -33,5 +34,6 @@ mod worker;
 
 pub use batch::{Batch, GradientsMut};
 pub use config::{BankDtype, NO_PASSAGE, ObjectiveConfig, Rows};
+pub use known_positives::KnownPositives;
 pub use objective::{LossReport, Objective};
 pub use state::{ObjectiveError, ObjectiveState};

@@ -5,7 +5,8 @@ use crate::batch::{Batch, Current, GradientsMut};
 use crate::block_sums::BlockSums;
 use crate::column_gradients::AllRows;
 use crate::config::{ObjectiveConfig, Rows};
-use crate::current_rows::{BankUse, CurrentRows, current_rows};
+use crate::current_rows::{BankUse, CurrentRows, Met, current_rows};
+use crate::known_positives::KnownPositives;
 use crate::state::{ObjectiveError, ObjectiveState};
 use crate::worker::{CURRENT, Worker};
 
@@ -28,14 +29,19 @@ pub struct LossReport {
     pub in_batch_mass: f64,
     /// Banked columns that took part.
     pub bank_columns: usize,
-    /// Pairs of a current query and a banked column that holds its own positive: left out with the mask, counted as
-    /// negatives without it.
+    /// Pairs of a current query and a banked column that holds its own positive or another passage known to be
+    /// relevant: left out with the mask, counted as negatives without it.
     pub own_positives_in_bank: u64,
+    /// Share of the current rows that the mask left columns out of, besides their own positive.
+    pub masked_rows: f64,
+    /// Current rows that no negative was left to: their loss is 0 whatever the encoder does.
+    pub rows_without_negatives: usize,
 }
 
 /// InfoNCE with its banks and every buffer it needs.
 pub struct Objective {
     config: ObjectiveConfig,
+    known_positives: KnownPositives,
     bank: Bank,
     block_sums: Option<BlockSums>,
     workers: Vec<Worker>,
@@ -51,6 +57,7 @@ impl Objective {
     pub fn new(config: ObjectiveConfig) -> Result<Self, ObjectiveError> {
         config.validate()?;
         Ok(Self {
+            known_positives: KnownPositives::default(),
             bank: Bank::new(&config),
             block_sums: BlockSums::new(&config),
             workers: (0..rayon::current_num_threads()).map(|_| Worker::new(&config)).collect(),
@@ -58,6 +65,18 @@ impl Objective {
             lse: vec![0.0; config.max_batch_samples],
             config,
         })
+    }
+
+    /// The same objective with what is known to be relevant besides each row's own positive, by query id. The banks
+    /// must be empty: sums over them are made with it.
+    ///
+    /// # Panics
+    /// When the banks hold samples.
+    #[must_use]
+    pub fn with_known_positives(mut self, known_positives: KnownPositives) -> Self {
+        assert_eq!(self.bank.len(), 0, "known positives are told to empty banks");
+        self.bank.know_positives(known_positives.clone());
+        Self { known_positives, ..self }
     }
 
     /// Bytes that [`Objective::new`] allocates in the current rayon pool; nothing else is allocated later but what
@@ -116,7 +135,7 @@ impl Objective {
         scale: f32,
         gradients: GradientsMut,
     ) -> LossReport {
-        let current = Current::new(batch, &self.config);
+        let current = Current::new(batch, &self.config, &self.known_positives);
         assert_eq!(gradients.queries.len(), batch.queries.len(), "gradient of queries has another shape");
         assert_eq!(
             gradients.positives.len(),
@@ -133,8 +152,8 @@ impl Objective {
         let bank_columns = if banked.samples > 0 { self.bank.live_columns() } else { 0 };
         let rows = n + bank_rows;
         let factor = f64::from(scale) / (rows as f64 * f64::from(self.config.temperature));
-        self.workers.iter_mut().for_each(|worker| (worker.excluded, worker.own_positives) = (0, 0));
-        let mass = current_rows(
+        self.workers.iter_mut().for_each(|worker| worker.own_positives = 0);
+        let Met { mass, left_out, masked_rows, rows_without_negatives } = current_rows(
             &self.config,
             &mut self.workers,
             &current,
@@ -159,18 +178,19 @@ impl Objective {
             gradients.hard_negatives,
         );
         let current_loss: f64 = self.losses[..n].iter().sum();
-        let excluded: u64 = self.workers.iter().map(|worker| worker.excluded).sum();
         let (bank_mass, in_batch_mass) = (&mass[..AGES], mass[CURRENT]);
         LossReport {
             loss: (current_loss + bank_loss) / rows as f64,
             current_rows_loss: current_loss / n as f64,
             rows,
-            negatives_per_query: (current.columns() + bank_columns) as f64 - excluded as f64 / n as f64,
+            negatives_per_query: (current.columns() + bank_columns) as f64 - left_out as f64 / n as f64,
             bank_mass: bank_mass.iter().sum::<f64>() / n as f64,
             bank_mass_by_age: std::array::from_fn(|age| bank_mass[age] / n as f64),
             in_batch_mass: in_batch_mass / n as f64,
             bank_columns,
             own_positives_in_bank: self.workers.iter().map(|worker| worker.own_positives).sum(),
+            masked_rows: masked_rows as f64 / n as f64,
+            rows_without_negatives,
         }
     }
 
@@ -185,7 +205,7 @@ impl Objective {
 
     /// The entry of a batch; `kept` when the workers hold its logits, from a step with the banks as they still are.
     fn enter(&mut self, batch: Batch, kept: bool) {
-        let current = Current::new(batch, &self.config);
+        let current = Current::new(batch, &self.config, &self.known_positives);
         let before = self.bank.live().end;
         self.bank.enter(&current);
         if let Some(sums) = &mut self.block_sums {

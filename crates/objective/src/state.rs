@@ -17,6 +17,8 @@ pub struct ObjectiveState {
     pub column_ids: Vec<u32>,
     /// Passage ids of the banked samples' positives.
     pub row_ids: Vec<u32>,
+    /// Ids of the banked samples' queries.
+    pub query_ids: Vec<u32>,
     /// Logits of the banked samples' own positives.
     pub own_scores: Vec<f64>,
     /// Log-sum-exps of banked rows over pieces of the bank.
@@ -42,6 +44,7 @@ impl ObjectiveState {
             columns: self.columns.repeat(times),
             column_ids: self.column_ids.repeat(times),
             row_ids: self.row_ids.repeat(times),
+            query_ids: self.query_ids.repeat(times),
             own_scores: self.own_scores.repeat(times),
             block_sums: self.block_sums.repeat(times),
             newer_sums: self.newer_sums.repeat(times),

@@ -17,11 +17,13 @@ pub(crate) const CURRENT: usize = AGES;
 #[derive(Clone, Copy)]
 pub(crate) struct Online {
     pub(crate) max: f32,
+    /// Columns left out, the row's own positive among them.
+    pub(crate) left_out: u32,
     pub(crate) sums: Groups,
 }
 
 impl Online {
-    pub(crate) const EMPTY: Self = Self { max: NO_COLUMN, sums: [0.0; AGES + 1] };
+    pub(crate) const EMPTY: Self = Self { max: NO_COLUMN, left_out: 0, sums: [0.0; AGES + 1] };
 }
 
 pub(crate) struct Worker {
@@ -42,9 +44,7 @@ pub(crate) struct Worker {
     pub(crate) batch_lse: Vec<f64>,
     /// Logits of the batch's queries against this share's columns, a line for each query, where they are kept.
     pub(crate) kept_logits: Vec<f32>,
-    /// Columns left out of this share's rows.
-    pub(crate) excluded: u64,
-    /// Banked columns that hold the positive of a current row.
+    /// Banked columns that hold a passage relevant to a current row.
     pub(crate) own_positives: u64,
     /// Summed losses of this share's banked rows.
     pub(crate) bank_loss: f64,
@@ -62,7 +62,6 @@ impl Worker {
             bank_lse: vec![0.0; Self::most_bank_rows(config)],
             batch_lse: vec![0.0; Self::most_bank_rows(config)],
             kept_logits: contaccum_kernels::resident_zeros(Self::most_kept_logits(config)),
-            excluded: 0,
             own_positives: 0,
             bank_loss: 0.0,
         }

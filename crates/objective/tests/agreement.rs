@@ -2,10 +2,10 @@
 
 mod plain;
 
-use contaccum_objective::{LossReport, Objective, ObjectiveConfig, Rows};
+use contaccum_objective::{BankDtype, KnownPositives, LossReport, Objective, ObjectiveConfig, Rows};
 use plain::{
-    Numbers, OwnedBatch, Plain, Sample, Step, distance_in, relative_distance, step, step_and_enqueue,
-    step_without_banks,
+    Numbers, OwnedBatch, Plain, QUERIES, Sample, Step, distance_in, relative_distance, step,
+    step_and_enqueue, step_without_banks, stored,
 };
 use proptest::prelude::*;
 
@@ -16,6 +16,7 @@ struct Sequence {
     config: ObjectiveConfig,
     deviation: f64,
     ids: usize,
+    known: Vec<(u32, u32)>,
     actions: Vec<Action>,
 }
 
@@ -45,13 +46,14 @@ fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
 fn sequences() -> impl Strategy<Value = Sequence> {
     let sizes = (1usize..20, 1usize..12, 0usize..4, prop_oneof![0usize..6, 6usize..80]);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let dtypes = prop_oneof![3 => Just(BankDtype::F32), 1 => Just(BankDtype::Bf16)];
     let scales = (
         0.05f32..1.0,
         prop_oneof![Just(1.0), Just(6.0), Just(20.0)],
         2usize..40,
         prop_oneof![Just(1 << 16), 1usize..400],
     );
-    (sizes, switches, scales, any::<u64>()).prop_flat_map(|(sizes, switches, scales, seed)| {
+    (sizes, switches, scales, dtypes, any::<u64>()).prop_flat_map(|(sizes, switches, scales, dtype, seed)| {
         let (dim, batch, hard, bank) = sizes;
         let (all_rows, queries, passages, hard_negatives, mask) = switches;
         let (temperature, largest, ids, tile_logits) = scales;
@@ -63,16 +65,22 @@ fn sequences() -> impl Strategy<Value = Sequence> {
             bank_queries: queries,
             bank_passages: passages,
             bank_hard_negatives: hard_negatives,
+            bank_dtype: dtype,
             tile_logits,
             ..ObjectiveConfig::in_batch(dim, temperature, batch, hard)
         };
         // Logits of about the same size at every width and temperature: around 1, or up to about 100 or 1000.
         let deviation = (f64::from(temperature) * largest * largest / (dim as f64).sqrt()).sqrt();
-        actions(batch).prop_map(move |actions| Sequence {
+        let all = QUERIES as u32;
+        // From nothing known to nearly every passage relevant to every query.
+        let pairs = prop_oneof![1 => 0usize..1, 2 => 0usize..30, 1 => 30usize..800];
+        let known = pairs.prop_flat_map(move |pairs| prop::collection::vec((0..all, 0..ids as u32), pairs));
+        (actions(batch), known).prop_map(move |(actions, known)| Sequence {
             seed,
             config: config.clone(),
             deviation,
             ids,
+            known,
             actions,
         })
     })
@@ -100,6 +108,8 @@ fn agree_with(found: Step<f32, LossReport>, plain: &Plain, samples: &[Sample]) -
     close("loss", report.loss, truth.loss)?;
     close("current rows", report.current_rows_loss, truth.current_rows_loss)?;
     close("negatives", report.negatives_per_query, truth.negatives_per_query)?;
+    close("masked rows", report.masked_rows, truth.masked_rows)?;
+    prop_assert_eq!(report.rows_without_negatives, truth.rows_without_negatives);
     close("bank mass", report.bank_mass, truth.bank_mass_by_age.iter().sum())?;
     for (a, b) in report.bank_mass_by_age.iter().zip(truth.bank_mass_by_age) {
         close("bank mass of an age", *a, b)?;
@@ -127,11 +137,13 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
         let hard = config.max_hard_negatives_per_sample;
         numbers.samples(count, config.dim, sequence.deviation, hard, sequence.ids)
     };
-    let mut objective = Objective::new(config.clone()).unwrap();
-    let mut plain = Plain::new(config.clone());
+    let known = KnownPositives::new(sequence.known.iter().copied());
+    let mut objective = Objective::new(config.clone()).unwrap().with_known_positives(known);
+    let known = || sequence.known.iter().copied().collect();
+    let mut plain = Plain { known: known(), ..Plain::new(config.clone()) };
     let enter = |objective: &mut Objective, plain: &mut Plain, samples: &[Sample]| {
         objective.enqueue(OwnedBatch::new(samples).view());
-        plain.enqueue(samples);
+        plain.enqueue(&stored(samples, config.bank_dtype));
     };
     for action in &sequence.actions {
         match action {
@@ -139,7 +151,7 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
                 let samples = draw(*count);
                 let found = step_and_enqueue(&mut objective, &OwnedBatch::new(&samples), SCALE);
                 agree_with(found, &plain, &samples)?;
-                plain.enqueue(&samples);
+                plain.enqueue(&stored(&samples, config.bank_dtype));
             }
             Action::Fill(counts) => {
                 counts.iter().for_each(|&count| enter(&mut objective, &mut plain, &draw(count)));
@@ -151,7 +163,7 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
                 }
                 // What the banks hold must not matter to a step that leaves them out.
                 let found = step_without_banks(&mut objective, &OwnedBatch::new(&batches[0]), SCALE);
-                agree_with(found, &Plain::new(config.clone()), &batches[0])?;
+                agree_with(found, &Plain { known: known(), ..Plain::new(config.clone()) }, &batches[0])?;
                 batches.iter().for_each(|samples| enter(&mut objective, &mut plain, samples));
             }
             Action::Clear => {

@@ -3,7 +3,7 @@
 mod plain;
 
 use contaccum_objective::{BankDtype, Objective, ObjectiveConfig, Rows};
-use plain::{Numbers, OwnedBatch, Plain, Sample, relative_distance, step};
+use plain::{Numbers, OwnedBatch, Plain, Sample, relative_distance, step, stored};
 
 const DIM: usize = 384;
 const BATCH: usize = 8;
@@ -42,7 +42,13 @@ fn draw(numbers: &mut Numbers, normalize: bool) -> Vec<Sample> {
                 [&mut query, &mut positive, &mut hard_negative].into_iter().for_each(|values| unit(values));
             }
             let ids = [(); 2].map(|()| numbers.below(1 << 30) as u32);
-            Sample { query, positive, positive_id: ids[0], hard_negatives: vec![(ids[1], hard_negative)] }
+            Sample {
+                query,
+                query_id: ids[0],
+                positive,
+                positive_id: ids[0],
+                hard_negatives: vec![(ids[1], hard_negative)],
+            }
         })
         .collect()
 }
@@ -87,15 +93,9 @@ fn against_a_plain_bank_of_the_same_rounded_values_nothing_is_lost() {
     let mut numbers = Numbers(11);
     let (mut objective, mut plain) = (Objective::new(config.clone()).unwrap(), Plain::new(config));
     for _ in 0..12 {
-        let mut samples = draw(&mut numbers, true);
+        let samples = draw(&mut numbers, true);
         objective.enqueue(OwnedBatch::new(&samples).view());
-        for sample in &mut samples {
-            let hard_negatives = sample.hard_negatives.iter_mut().map(|(_, values)| values);
-            for values in [&mut sample.query, &mut sample.positive].into_iter().chain(hard_negatives) {
-                values.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
-            }
-        }
-        plain.enqueue(&samples);
+        plain.enqueue(&stored(&samples, BankDtype::Bf16));
     }
     let samples = draw(&mut numbers, true);
     let (found, expected) =

@@ -66,6 +66,7 @@ fn samples(case: &Case, q: &[f64], p: &[f64], h: &[f64], ids: Option<(&[u32], &[
     (0..n)
         .map(|i| Sample {
             query: narrow(&q[i * case.dim..(i + 1) * case.dim]),
+            query_id: i as u32,
             positive: narrow(&p[i * case.dim..(i + 1) * case.dim]),
             positive_id: ids.map_or(0, |(p, _)| p[i]),
             hard_negatives: (hard.len() * i / n..hard.len() * (i + 1) / n)

@@ -60,6 +60,7 @@ fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
         queries: &values,
         positives: &values,
         hard_negatives: &[],
+        query_ids: &ids,
         positive_ids: &ids,
         hard_negative_ids: &[],
         hard_negatives_per_sample: &vec![0; 16_384],

@@ -144,6 +144,7 @@ fn batch(numbers: &mut Numbers) -> Vec<TokenizedSample> {
         query: numbers.sequence(QUERY_TOKENS),
         positive: numbers.sequence(PASSAGE_TOKENS),
         hard_negatives: Vec::new(),
+        query_id: 0,
         positive_id: numbers.below(1 << 30) as u32,
         hard_negative_ids: Vec::new(),
     };
@@ -160,6 +161,7 @@ fn fill(trainer: &mut Trainer, samples: usize, dim: usize) {
         queries: &vectors[0],
         positives: &vectors[1],
         hard_negatives: &[],
+        query_ids: &ids,
         positive_ids: &ids,
         hard_negative_ids: &[],
         hard_negatives_per_sample: &[0; LOCAL_BATCH],

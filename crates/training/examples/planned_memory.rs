@@ -154,6 +154,7 @@ fn rows(config: &TrainConfig, update: usize, longest: bool) -> Vec<TokenizedSamp
         query: sequence(config.query_max_length),
         positive: sequence(config.passage_max_length),
         hard_negatives: (0..config.hard_negatives).map(|_| sequence(config.passage_max_length)).collect(),
+        query_id: 0,
         positive_id: row as u32,
         hard_negative_ids: (0..config.hard_negatives).map(|n| (1000 + row + n) as u32).collect(),
     };

@@ -102,6 +102,7 @@ fn read_steps(path: &str) -> Result<Vec<Vec<TokenizedSample>>, Box<dyn std::erro
             query,
             positive: passages[row].clone(),
             hard_negatives: vec![passages[rows + row].clone()],
+            query_id: 0,
             positive_id: row as u32,
             hard_negative_ids: vec![(rows + row) as u32],
         };

@@ -22,11 +22,11 @@ pub enum BankWarning {
         /// Training rows.
         rows: usize,
     },
-    /// Passages that are positives of current queries are in the banks.
+    /// Passages known to be relevant to current queries are in the banks.
     OwnPositive {
         /// The update.
         update: usize,
-        /// Pairs of a current query and a banked column that holds its positive, in that update.
+        /// Pairs of a current query and a banked column that holds such a passage, in that update.
         pairs: u64,
         /// Current queries of the update.
         queries: usize,
@@ -55,11 +55,11 @@ impl fmt::Display for BankWarning {
             Self::OwnPositive { update, pairs, queries, masked } => {
                 let (done, remedy) = match masked {
                     true => ("they are left out of the query's negatives", "nothing to do"),
-                    false => ("they count as negatives of their own query", "mask_false_negatives = true"),
+                    false => ("they count as negatives of that query", "mask_false_negatives = true"),
                 };
                 write!(
                     f,
-                    "own positives in the bank: at update {update}, {pairs} banked passages were the positive of one \
+                    "known positives in the bank: at update {update}, {pairs} banked passages were relevant to one \
                      of {queries} current queries; {done} ({remedy}; told once, every count is recorded)"
                 )
             }
@@ -148,6 +148,8 @@ mod tests {
             in_batch_mass: 0.1,
             bank_columns: 64,
             own_positives_in_bank,
+            masked_rows: 0.0,
+            rows_without_negatives: 0,
             bank_samples: 64,
             rows: 16,
             tokens: 1,

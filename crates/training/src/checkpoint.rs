@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! model/              the encoders as an exported folder (weights, tokenizer, settings)
-//! state.safetensors   AdamW moments, banks with their passage ids and cached sums
+//! state.safetensors   AdamW moments, banks with their query and passage ids and cached sums
 //! state.json          update reached, settings and data it belongs to
 //! ```
 //!
@@ -400,6 +400,7 @@ fn all_tensors<'a>(towers: &'a Towers, banks: &'a ObjectiveState) -> Vec<(String
         ("columns", Values::new(Dtype::F32, &banks.columns)),
         ("column_ids", Values::new(Dtype::U32, &banks.column_ids)),
         ("row_ids", Values::new(Dtype::U32, &banks.row_ids)),
+        ("query_ids", Values::new(Dtype::U32, &banks.query_ids)),
         ("own_scores", Values::new(Dtype::F64, &banks.own_scores)),
         ("block_sums", Values::new(Dtype::F32, &banks.block_sums)),
         ("newer_sums", Values::new(Dtype::F64, &banks.newer_sums)),
@@ -468,6 +469,7 @@ fn restore_tensors(path: &Path, state: &State, trainer: &mut Trainer) -> Result<
         columns: file.read("bank.columns")?,
         column_ids: file.read("bank.column_ids")?,
         row_ids: file.read("bank.row_ids")?,
+        query_ids: file.read("bank.query_ids")?,
         own_scores: file.read("bank.own_scores")?,
         block_sums: file.read("bank.block_sums")?,
         newer_sums: file.read("bank.newer_sums")?,

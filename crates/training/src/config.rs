@@ -67,7 +67,8 @@ pub struct TrainConfig {
     pub no_duplicates: bool,
     /// Shuffle the rows anew each epoch; default true.
     pub shuffle: bool,
-    /// Leave a row's own positive, met again under another column, out of its negatives; default true.
+    /// Leave every passage known to be relevant to a row's query, and equal texts under other ids, out of its negatives;
+    /// default true. Known are the positives of all rows with the query's text.
     pub mask_false_negatives: bool,
 
     // -- batch

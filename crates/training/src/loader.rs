@@ -44,12 +44,14 @@ impl RowTokenizer {
             let (format, longest) = (self.config.passage_format, self.config.passage_max_length);
             Ok::<_, TrainError>(self.tokenizer.passage(&title, &text, format, longest)?)
         };
+        let content = |index| self.set.corpus().first_of_equal(index).0;
         Ok(TokenizedSample {
             query: self.tokenizer.query(&query, self.config.query_max_length)?,
             positive: passage(sample.positive)?,
             hard_negatives: sample.negatives.iter().map(|n| passage(*n)).collect::<Result<_, _>>()?,
-            positive_id: sample.positive.0,
-            hard_negative_ids: sample.negatives.iter().map(|n| n.0).collect(),
+            query_id: self.set.queries().first_of_equal(sample.query).0,
+            positive_id: content(sample.positive),
+            hard_negative_ids: sample.negatives.iter().map(|n| content(*n)).collect(),
         })
     }
 }

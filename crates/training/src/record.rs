@@ -47,8 +47,10 @@ pub struct UpdateRecord {
     /// The same by the entries' age, in eighths of the capacity, oldest first; `None` without such entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bank_mass_by_age: Option<[f64; 8]>,
-    /// Pairs of a current query and a bank entry that holds its own positive.
+    /// Pairs of a current query and a bank entry that holds its own positive or another passage known to be relevant.
     pub own_positives_in_bank: u64,
+    /// Share of the rows that the false-negative mask left passages out of, besides their own positive, 0..=1.
+    pub masked_rows: f64,
     /// Tokens of the update, queries and passages.
     pub tokens: u64,
     /// Tokens over seconds.

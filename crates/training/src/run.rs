@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use contaccum_data::{BatchConfig, BatchPlan, TrainingSet};
 use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer};
+use contaccum_objective::KnownPositives;
 
 use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
@@ -71,6 +72,7 @@ pub fn run_settings(config: &TrainConfig, recorded: ModelSettings) -> ModelSetti
 pub struct Run {
     config: TrainConfig,
     set: Arc<TrainingSet>,
+    known_positives: KnownPositives,
     start: StartModel,
     updates: usize,
     /// Resident before any buffer of the training is made, but for the model's weights.
@@ -168,6 +170,9 @@ impl Run {
             );
             return Err(ConfigError::Setting { key: "memory_bank_warmup", reason }.into());
         }
+        // Made before the program is measured: the table is a part of the data's index.
+        let pairs = set.known_positives().map(|(query, passage)| (query.0, passage.0));
+        let known_positives = KnownPositives::new(pairs);
         let program_bytes = program_bytes(&start.encoder);
         let config = match config.memory_budget {
             None => config,
@@ -177,7 +182,7 @@ impl Run {
                 MemoryBudget { shape, threads, program_bytes, budget_bytes }.fit(&config)?
             }
         };
-        Ok(Self { config, set: Arc::new(set), start, updates, program_bytes })
+        Ok(Self { config, set: Arc::new(set), known_positives, start, updates, program_bytes })
     }
 
     /// The settings of the run: those given, with what a memory budget chose in its place.
@@ -266,8 +271,9 @@ impl Run {
         );
         let passage = (!self.config.tied).then(|| self.start.duplicate());
         let updates_per_epoch = self.config.updates_per_epoch(self.set.len()) as f64;
-        let Self { config, start: StartModel { encoder, tokenizer }, updates, .. } = self;
-        let mut trainer = Trainer::new(config.clone(), encoder, passage, updates)?;
+        let Self { config, start: StartModel { encoder, tokenizer }, updates, known_positives, .. } = self;
+        let mut trainer =
+            Trainer::new(config.clone(), encoder, passage, updates)?.with_known_positives(known_positives);
         if let Some(checkpoint) = &resumed {
             checkpoint::restore(checkpoint, &identity, &mut trainer)?;
         }
@@ -334,6 +340,7 @@ fn record(update: usize, report: &UpdateReport, started: Instant) -> UpdateRecor
         bank_mass: report.bank_mass(),
         bank_mass_by_age: report.bank_mass_by_age,
         own_positives_in_bank: report.own_positives_in_bank,
+        masked_rows: report.masked_rows,
         tokens: report.tokens as u64,
         tokens_per_second: report.tokens as f64 / seconds,
         seconds,

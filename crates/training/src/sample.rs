@@ -11,7 +11,9 @@ pub struct TokenizedSample {
     pub positive: TokenSequence,
     /// Its hard negatives; rows may bring different numbers.
     pub hard_negatives: Vec<TokenSequence>,
-    /// Passage id of the positive, for the false-negative mask.
+    /// Id of the query, for the false-negative mask: the same for equal texts.
+    pub query_id: u32,
+    /// Passage id of the positive, for the false-negative mask: the same for equal passages.
     pub positive_id: u32,
     /// Passage ids of the hard negatives.
     pub hard_negative_ids: Vec<u32>,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Workspace};
 use contaccum_kernels::{AdamW, resident_zeros};
-use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig};
+use contaccum_objective::{Batch, GradientsMut, KnownPositives, LossReport, Objective, ObjectiveConfig};
 
 use crate::loader::Loader;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, banks_bytes, products_bytes};
@@ -39,8 +39,13 @@ pub struct UpdateReport {
     pub in_batch_mass: f64,
     /// Bank columns that took part at the last micro-step.
     pub bank_columns: usize,
-    /// Pairs of a current query and a bank column that holds its own positive, over the micro-steps.
+    /// Pairs of a current query and a bank column that holds its own positive or another passage known to be
+    /// relevant, over the micro-steps.
     pub own_positives_in_bank: u64,
+    /// Share of the rows that the false-negative mask left passages out of, besides their own positive.
+    pub masked_rows: f64,
+    /// Rows that no negative was left to.
+    pub rows_without_negatives: usize,
     /// Samples in the banks afterwards.
     pub bank_samples: usize,
     /// Rows of the total batch.
@@ -134,6 +139,7 @@ enum Banks {
 
 /// Passage ids and counts of a micro-batch, as the objective wants them.
 struct Ids {
+    queries: Vec<u32>,
     positives: Vec<u32>,
     hard_negatives: Vec<u32>,
     hard_negatives_per_sample: Vec<u32>,
@@ -142,6 +148,7 @@ struct Ids {
 impl Ids {
     fn new(micro_batch: &[TokenizedSample]) -> Self {
         Self {
+            queries: micro_batch.iter().map(|s| s.query_id).collect(),
             positives: micro_batch.iter().map(|s| s.positive_id).collect(),
             hard_negatives: micro_batch.iter().flat_map(|s| s.hard_negative_ids.iter().copied()).collect(),
             hard_negatives_per_sample: micro_batch.iter().map(|s| s.hard_negatives.len() as u32).collect(),
@@ -172,6 +179,7 @@ impl Representations {
             queries: &self.queries[sample * dim..(sample + n) * dim],
             positives: &self.positives[sample * dim..(sample + n) * dim],
             hard_negatives: &self.hard_negatives[hard_negative * dim..(hard_negative + m) * dim],
+            query_ids: &ids.queries,
             positive_ids: &ids.positives,
             hard_negative_ids: &ids.hard_negatives,
             hard_negatives_per_sample: &ids.hard_negatives_per_sample,
@@ -246,6 +254,13 @@ impl Trainer {
             objective_seconds: 0.0,
             config,
         })
+    }
+
+    /// The same trainer with what is known to be relevant besides each row's own positive, by
+    /// [`TokenizedSample::query_id`]: the false-negative mask leaves it out. For a trainer that has done no update.
+    #[must_use]
+    pub fn with_known_positives(self, known_positives: KnownPositives) -> Self {
+        Self { objective: self.objective.with_known_positives(known_positives), ..self }
     }
 
     /// Bytes a run holds in a pool of `threads`, for encoders of this shape: what [`Trainer::new`] allocates, and what
@@ -349,6 +364,8 @@ impl Trainer {
                 .then(|| std::array::from_fn(|age| mean(&|report| report.bank_mass_by_age[age]))),
             in_batch_mass: mean(&|report| report.in_batch_mass),
             bank_columns: last.bank_columns,
+            masked_rows: mean(&|report| report.masked_rows),
+            rows_without_negatives: reports.iter().map(|report| report.rows_without_negatives).sum(),
             own_positives_in_bank: reports.iter().map(|report| report.own_positives_in_bank).sum(),
             bank_samples: self.objective.bank_len(),
             rows: batch.len(),

@@ -50,6 +50,7 @@ fn batch(update: usize) -> Vec<TokenizedSample> {
         query: sequence(3 * i),
         positive: sequence(3 * i + 1),
         hard_negatives: vec![sequence(3 * i + 2)],
+        query_id: 0,
         positive_id: 2 * i as u32,
         hard_negative_ids: vec![2 * i as u32 + 1],
     };

@@ -36,6 +36,7 @@ fn a_total_batch_of_16384_needs_no_matrix_of_16384_by_16384() {
         query: sequence(2 * row),
         positive: sequence(2 * row + 1),
         hard_negatives: Vec::new(),
+        query_id: 0,
         positive_id: row as u32,
         hard_negative_ids: Vec::new(),
     };

@@ -57,6 +57,7 @@ fn rows(config: &TrainConfig, vocabulary: usize, update: usize) -> Vec<Tokenized
             .then(|| sequence(3 * row + 2, config.passage_max_length))
             .into_iter()
             .collect(),
+        query_id: 0,
         positive_id: row as u32,
         hard_negative_ids: (row != 2).then_some(100 + row as u32).into_iter().collect(),
     };

@@ -141,6 +141,7 @@ fn tokenize(tokenizer: &TextTokenizer, rows: &[Row], corpus: &Path) -> Vec<Token
             query,
             positive,
             hard_negatives: vec![hard],
+            query_id: 0,
             positive_id,
             hard_negative_ids: vec![hard_id],
         }

@@ -162,7 +162,7 @@ struct DataFlags {
     /// Shuffle the rows anew each epoch [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     shuffle: Option<bool>,
-    /// Leave a row's own positive, met again in another column, out of its negatives [default: true]
+    /// Leave every passage known to be relevant to a row's query out of its negatives [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     mask_false_negatives: Option<bool>,
 }

@@ -1,17 +1,32 @@
 //! The objective in plain `f64`: the whole matrix, no tiles, no caches, the banks as lists of samples.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use contaccum_objective::{Batch, GradientsMut, LossReport, Objective, ObjectiveConfig, Rows};
+use contaccum_objective::{BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig, Rows};
 
 /// One sample with its representations and passage ids.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub query: Vec<f32>,
+    pub query_id: u32,
     pub positive: Vec<f32>,
     pub positive_id: u32,
     pub hard_negatives: Vec<(u32, Vec<f32>)>,
+}
+
+/// The samples as a bank holds them.
+pub fn stored(samples: &[Sample], dtype: BankDtype) -> Vec<Sample> {
+    let mut samples = samples.to_vec();
+    if dtype == BankDtype::Bf16 {
+        for sample in &mut samples {
+            let hard_negatives = sample.hard_negatives.iter_mut().map(|(_, values)| values);
+            for values in [&mut sample.query, &mut sample.positive].into_iter().chain(hard_negatives) {
+                values.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+            }
+        }
+    }
+    samples
 }
 
 /// A batch that owns its values.
@@ -20,6 +35,7 @@ pub struct OwnedBatch {
     pub queries: Vec<f32>,
     pub positives: Vec<f32>,
     pub hard_negatives: Vec<f32>,
+    pub query_ids: Vec<u32>,
     pub positive_ids: Vec<u32>,
     pub hard_negative_ids: Vec<u32>,
     pub counts: Vec<u32>,
@@ -31,6 +47,7 @@ impl OwnedBatch {
         for sample in samples {
             batch.queries.extend(&sample.query);
             batch.positives.extend(&sample.positive);
+            batch.query_ids.push(sample.query_id);
             batch.positive_ids.push(sample.positive_id);
             batch.counts.push(sample.hard_negatives.len() as u32);
             for (id, values) in &sample.hard_negatives {
@@ -46,6 +63,7 @@ impl OwnedBatch {
             queries: &self.queries,
             positives: &self.positives,
             hard_negatives: &self.hard_negatives,
+            query_ids: &self.query_ids,
             positive_ids: &self.positive_ids,
             hard_negative_ids: &self.hard_negative_ids,
             hard_negatives_per_sample: &self.counts,
@@ -99,7 +117,8 @@ fn step_by(
 pub struct Plain {
     pub config: ObjectiveConfig,
     pub bank: VecDeque<Sample>,
-    entered: usize,
+    /// Pairs of a query id and a passage id.
+    pub known: HashSet<(u32, u32)>,
 }
 
 /// What the plain objective reports.
@@ -109,6 +128,8 @@ pub struct PlainReport {
     pub current_rows_loss: f64,
     pub rows: usize,
     pub negatives_per_query: f64,
+    pub masked_rows: f64,
+    pub rows_without_negatives: usize,
     pub bank_mass_by_age: [f64; 8],
     /// The largest sum of a logit's terms without their signs: what its rounding error grows with.
     pub largest_logit: f64,
@@ -131,13 +152,12 @@ fn widen(values: &[f32]) -> Vec<f64> {
 
 impl Plain {
     pub fn new(config: ObjectiveConfig) -> Self {
-        Self { config, bank: VecDeque::new(), entered: 0 }
+        Self { config, bank: VecDeque::new(), known: HashSet::new() }
     }
 
     pub fn enqueue(&mut self, samples: &[Sample]) {
         for sample in samples {
             self.bank.push_back(sample.clone());
-            self.entered += 1;
             if self.bank.len() > self.config.bank_samples {
                 self.bank.pop_front();
             }
@@ -215,13 +235,14 @@ impl Plain {
             }
         }
 
-        let mut rows: Vec<(usize, u32, Vec<f64>)> = Vec::new();
+        let mut rows: Vec<(usize, [u32; 2], Vec<f64>)> = Vec::new();
+        let ids = |sample: &Sample| [sample.query_id, sample.positive_id];
         for (i, q) in queries.chunks(dim).enumerate() {
-            rows.push((banked + i, samples[i].positive_id, q.to_vec()));
+            rows.push((banked + i, ids(&samples[i]), q.to_vec()));
         }
         if self.config.rows == Rows::All && self.config.bank_queries {
             for (i, sample) in self.bank.iter().enumerate() {
-                rows.push((i, sample.positive_id, widen(&sample.query)));
+                rows.push((i, ids(sample), widen(&sample.query)));
             }
         }
 
@@ -230,6 +251,8 @@ impl Plain {
             current_rows_loss: 0.0,
             rows: rows.len(),
             negatives_per_query: 0.0,
+            masked_rows: 0.0,
+            rows_without_negatives: 0,
             bank_mass_by_age: [0.0; 8],
             largest_logit: 0.0,
             gross: [Vec::new(), Vec::new(), Vec::new()],
@@ -237,13 +260,15 @@ impl Plain {
         let mut gross_queries = vec![0.0; queries.len()];
         let mut gross_columns = vec![0.0; positives.len() + hard_negatives.len()];
         let n = samples.len();
-        for (index, (sample, id, query)) in rows.iter().enumerate() {
-            let counted = |column: &Column| {
-                let own = column.positive_of == Some(*sample);
-                let shared =
-                    column.banked.is_none() || column.positive_of.is_none() || self.config.bank_passages;
-                own || (shared && !(self.config.mask_false_negatives && column.id == *id))
+        for (index, (sample, [query_id, id], query)) in rows.iter().enumerate() {
+            let relevant = |column: &Column| column.id == *id || self.known.contains(&(*query_id, column.id));
+            let own = |column: &Column| column.positive_of == Some(*sample);
+            let shared = |column: &Column| {
+                column.banked.is_none() || column.positive_of.is_none() || self.config.bank_passages
             };
+            let masked =
+                |column: &Column| shared(column) && self.config.mask_false_negatives && relevant(column);
+            let counted = |column: &Column| own(column) || (shared(column) && !masked(column));
             let logit = |column: &Column| {
                 if !counted(column) {
                     return f64::NEG_INFINITY;
@@ -251,7 +276,7 @@ impl Plain {
                 query.iter().zip(&column.values).map(|(a, b)| a * b).sum::<f64>() / tau
             };
             let logits: Vec<f64> = columns.iter().map(logit).collect();
-            let own = columns.iter().position(|c| c.positive_of == Some(*sample)).unwrap();
+            let own = columns.iter().position(own).unwrap();
             // The loss as ln(1 + Σ others), which keeps the digits of losses near zero.
             let others = || logits.iter().enumerate().filter(|(j, _)| *j != own).map(|(_, l)| *l);
             let top = others().fold(f64::MIN, f64::max);
@@ -266,7 +291,11 @@ impl Plain {
             let current = index < n;
             if current {
                 report.current_rows_loss += loss / n as f64;
-                report.negatives_per_query += others().filter(|l| l.is_finite()).count() as f64 / n as f64;
+                let negatives = others().filter(|l| l.is_finite()).count();
+                report.negatives_per_query += negatives as f64 / n as f64;
+                report.rows_without_negatives += usize::from(negatives == 0);
+                let touched = columns.iter().enumerate().any(|(j, column)| j != own && masked(column));
+                report.masked_rows += f64::from(touched) / n as f64;
             }
             for (j, column) in columns.iter_mut().enumerate() {
                 let p = (logits[j] - logits[own] - loss).exp();
@@ -311,6 +340,9 @@ pub fn distance_in(found: &[f32], expected: &[f64], unit: &[f64]) -> f64 {
     if square.sqrt() < SMALLEST { 0.0 } else { (square / norm).sqrt() }
 }
 
+/// Queries that samples are drawn of.
+pub const QUERIES: usize = 25;
+
 /// A small generator of test values (SplitMix64), so that a test reads the same on every machine.
 pub struct Numbers(pub u64);
 
@@ -325,6 +357,11 @@ impl Numbers {
 
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
+    }
+
+    /// A query id that leaves the generator where it is.
+    fn query_id(&self) -> u32 {
+        Numbers(self.0 ^ 1).below(QUERIES) as u32
     }
 
     fn unit(&mut self) -> f64 {
@@ -350,6 +387,7 @@ impl Numbers {
             .map(|_| Sample {
                 query: self.vector(dim, deviation),
                 positive: self.vector(dim, deviation),
+                query_id: self.query_id(),
                 positive_id: self.below(ids) as u32,
                 hard_negatives: (0..self.below(most_hard + 1))
                     .map(|_| (self.below(ids) as u32, self.vector(dim, deviation)))
