@@ -11,7 +11,7 @@ use twox_hash::XxHash3_64;
 
 use crate::args::EncodeArgs;
 use crate::model::{Role, TextEncoder, word};
-use crate::output;
+use crate::output::{self, quoted};
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
 
@@ -25,7 +25,19 @@ pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     };
     let description = store.description();
     let (folder, rows, dim) = (args.output.display(), description.rows, description.dim);
-    output::line(format_args!("{folder}\t{rows} vectors of {dim} dimensions"))
+    output::line(format_args!("{folder}\t{rows} vectors of {dim} dimensions"))?;
+    let folder = quoted(&args.output);
+    match &args.input.corpus {
+        Some(corpus) => {
+            let (model, corpus) = (quoted(Path::new(&args.model)), quoted(corpus));
+            let query = "--query \"What do you look for?\"";
+            output::next(format_args!("search --model {model} --index {folder} --corpus {corpus} {query}"));
+        }
+        None => {
+            output::next(format_args!("search --index INDEX --query-embeddings {folder} --output run.trec"));
+        }
+    }
+    Ok(())
 }
 
 fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {

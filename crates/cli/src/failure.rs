@@ -1,11 +1,13 @@
 //! How a failure is told: one line on stderr, and an exit code.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use contaccum_study::StudyError;
 use contaccum_training::{ConfigError, TrainError};
+
+use crate::args::UNBROKEN;
 
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
@@ -44,8 +46,12 @@ pub fn bad_usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let text = error.render().ansi().to_string().replace(UNBROKEN, " ");
             // A closed pipe is no failure of ours.
-            let _ = error.print();
+            let _ = match error.use_stderr() {
+                true => write!(anstream::stderr(), "{text}"),
+                false => write!(anstream::stdout(), "{text}"),
+            };
             ExitCode::from(error.exit_code() as u8)
         }
         _ => {
@@ -53,10 +59,24 @@ pub fn bad_usage(error: &clap::Error) -> ExitCode {
             let what = text.split("\nUsage:").next().unwrap_or(&text);
             let what = what.split("\nFor more information").next().unwrap_or(what);
             let what = what.trim_start_matches("error: ").trim();
-            eprintln!("error: {} (see --help)", one_line(what).replace(" tip: ", "; "));
+            let pasted =
+                what.contains(['\u{2013}', '\u{2014}', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
+            let plain = if pasted { "; a pasted dash or quote is not the plain one: type it" } else { "" };
+            eprintln!("error: {}{plain} (see --help)", in_our_words(&one_line(what)));
             ExitCode::from(BAD_USAGE)
         }
     }
+}
+
+/// What clap and the standard library say of a value, as we would.
+fn in_our_words(what: &str) -> String {
+    let words = [
+        (" tip: ", "; "),
+        ("invalid digit found in string", "not a whole number"),
+        ("invalid float literal", "not a number"),
+        ("is not in 0..=4294967295", "is not a whole number from 0 to 4294967295"),
+    ];
+    words.iter().fold(what.to_owned(), |what, (theirs, ours)| what.replace(theirs, ours))
 }
 
 /// Whatever a library said, in one line.

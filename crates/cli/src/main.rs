@@ -18,13 +18,13 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use anstream::{AutoStream, ColorChoice};
 use tracing::Level;
 
-use crate::args::{Cli, Command, LoggingArgs};
+use crate::args::{Command, LoggingArgs};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return failure::bad_usage(&error),
     };
@@ -60,7 +60,7 @@ fn start_log(logging: &LoggingArgs) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
         .with_target(false)
         .without_time()
         .init();

@@ -1,24 +1,31 @@
-//! One calm line on stderr while something takes long; nothing where stderr is not a terminal.
+//! How far something is that takes long, on stderr: one calm line on a terminal, a line a minute elsewhere.
 
 use std::fmt::Display;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Between two lines where nothing can be drawn over.
+const A_LINE: Duration = Duration::from_secs(60);
 
 /// A progress line. It is wiped when dropped.
 pub struct Progress {
     bar: ProgressBar,
+    lines: Option<Lines>,
 }
 
 impl Progress {
     /// A line that begins with `verb` and counts to `total` of `unit`.
-    pub fn new(verb: &str, total: usize, unit: &str) -> Self {
+    pub fn new(verb: &str, total: usize, unit: &'static str) -> Self {
         let template = format!(
             "{{prefix:>10.green.bold}} [{{bar:12}}] {{pos}}/{{len}} {unit} {{per_sec}}, {{eta}} left{{wide_msg}}"
         );
         let style =
             ProgressStyle::with_template(&template).expect("the template is constant").progress_chars("=> ");
-        Self::start(ProgressBar::new(total as u64).with_style(style).with_prefix(verb.to_owned()))
+        let bar = ProgressBar::new(total as u64).with_style(style).with_prefix(verb.to_owned());
+        Self::start(bar, move |bar| counted(bar, unit))
     }
 
     /// A line that says what is being waited for, where no count is known.
@@ -27,16 +34,23 @@ impl Progress {
             .expect("the template is constant");
         let bar =
             ProgressBar::new_spinner().with_style(style).with_prefix(verb.to_owned()).with_message(what);
-        Self::start(bar)
+        Self::start(bar, waited)
     }
 
-    fn start(bar: ProgressBar) -> Self {
-        // Hidden by itself where stderr is not a terminal; the level is that of --quiet.
+    fn start(bar: ProgressBar, line: impl Fn(&ProgressBar) -> String + Send + 'static) -> Self {
+        // The level is that of --quiet.
         if !tracing::enabled!(tracing::Level::INFO) {
             bar.set_draw_target(ProgressDrawTarget::hidden());
+            return Self { bar, lines: None };
+        }
+        // Hidden by itself where stderr is no terminal, or one that cannot move its cursor.
+        if bar.is_hidden() {
+            let of_bar = bar.clone();
+            let lines = Lines::every(A_LINE, move || tracing::info!("{}", line(&of_bar)));
+            return Self { bar, lines: Some(lines) };
         }
         bar.enable_steady_tick(Duration::from_millis(500));
-        Self { bar }
+        Self { bar, lines: None }
     }
 
     /// Starts counting at `position`, which does not enter the rate.
@@ -55,8 +69,9 @@ impl Progress {
         self.bar.set_message(format!(", {message}"));
     }
 
-    /// Lets something be written to stderr without a tear in the line.
+    /// Lets something be written to stderr without a tear in the line; the next line of progress is then a minute off.
     pub fn pause<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.lines.iter().for_each(Lines::put_off);
         self.bar.suspend(write)
     }
 }
@@ -64,5 +79,84 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn counted(bar: &ProgressBar, unit: &str) -> String {
+    let (done, all) = (HumanCount(bar.position()), HumanCount(bar.length().unwrap_or_default()));
+    let left = match bar.per_sec() > 0.0 {
+        true => format!(", {} left", HumanDuration(bar.eta())),
+        false => String::new(),
+    };
+    format!("{}: {done} of {all} {unit}{left}{}", bar.prefix().trim(), bar.message())
+}
+
+fn waited(bar: &ProgressBar) -> String {
+    format!("{}: {}, {} so far", bar.prefix(), bar.message(), HumanDuration(bar.elapsed()))
+}
+
+/// A thread that tells a line now and then until it is dropped.
+struct Lines {
+    put_off: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lines {
+    fn every(time: Duration, tell: impl Fn() + Send + 'static) -> Self {
+        let (put_off, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            loop {
+                match told.recv_timeout(time) {
+                    Ok(()) => {}
+                    Err(RecvTimeoutError::Timeout) => tell(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        });
+        Self { put_off: Some(put_off), thread: Some(thread) }
+    }
+
+    /// Begins to wait anew: something was just told.
+    fn put_off(&self) {
+        if let Some(put_off) = &self.put_off {
+            // The thread ends with this sender alone.
+            let _ = put_off.send(());
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        drop(self.put_off.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_is_done_of_how_much() {
+        let bar = ProgressBar::hidden().with_prefix("Encoding");
+        bar.set_length(20_000);
+        bar.set_position(1_500);
+        assert!(counted(&bar, "texts").starts_with("Encoding: 1,500 of 20,000 texts"));
+        bar.set_message(", evaluating");
+        assert!(counted(&bar, "texts").ends_with(", evaluating"));
+    }
+
+    #[test]
+    fn lines_come_again_and_again_and_end_with_their_progress() {
+        let (sender, told) = mpsc::channel();
+        let lines = Lines::every(Duration::from_millis(1), move || {
+            let _ = sender.send(());
+        });
+        assert!(told.recv().is_ok() && told.recv().is_ok());
+        drop(lines);
+        while told.try_recv().is_ok() {}
+        assert_eq!(told.recv(), Err(mpsc::RecvError));
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::SearchArgs;
 use crate::model::{Role, TextEncoder};
-use crate::output;
+use crate::output::{self, quoted};
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
 
@@ -30,8 +30,14 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
         Some(path) => {
             run.write(path, &args.tag)?;
             let (queries, top_k, passages) = (run.len(), args.top_k, passages.len());
-            let path = path.display();
-            output::line(format_args!("{path}\t{queries} queries, top {top_k} of {passages} passages"))
+            let shown = path.display();
+            output::line(format_args!("{shown}\t{queries} queries, top {top_k} of {passages} passages"))?;
+            let qrels = match (&args.input.queries, &args.split) {
+                (Some(folder), Some(split)) => quoted(&folder.join("qrels").join(format!("{split}.tsv"))),
+                _ => "QRELS".to_owned(),
+            };
+            output::next(format_args!("evaluate --run {} --qrels {qrels}", quoted(path)));
+            Ok(())
         }
         None => show(args, &run),
     }

@@ -14,7 +14,7 @@ use indicatif::{HumanBytes, HumanCount};
 use crate::args::TrainArgs;
 use crate::failure::BadUsage;
 use crate::model::word;
-use crate::output;
+use crate::output::{self, quoted};
 use crate::progress::Progress;
 
 /// Trains, resumes, or says what would be trained.
@@ -280,12 +280,9 @@ fn log_line(record: &UpdateRecord, updates: usize) -> String {
 
 /// Says where the model is and what to type next.
 fn conclude(config: &TrainConfig, outcome: &Outcome) -> anyhow::Result<()> {
-    let model = outcome.model.display();
-    output::line(&model)?;
+    output::line(outcome.model.display())?;
     let data = if config.train.is_dir() { config.train.as_path() } else { Path::new("CORPUS") };
-    let (data, index) = (data.display(), config.output_dir.join("index"));
-    let index = index.display();
-    tracing::info!("next: contaccum encode --model {model} --corpus {data} --output {index}");
-    tracing::info!("then: contaccum search --model {model} --index {index} --query \"...\" --corpus {data}");
+    let [model, data, index] = [&outcome.model, data, &config.output_dir.join("index")].map(quoted);
+    output::next(format_args!("encode --model {model} --corpus {data} --output {index}"));
     Ok(())
 }

@@ -128,6 +128,14 @@ fn an_untied_model_goes_from_training_to_measures_each_encoder_in_its_role() {
     let report = json(&succeed(folder, "evaluate --run run.trec --qrels data/qrels/test.tsv --json"));
     assert_eq!(report["judged"]["queries"], 20);
     assert!((0.0..=1.0).contains(&report["metrics"]["Success@20"].as_f64().unwrap()));
+    let interval = &report["intervals"]["Success@20"];
+    assert_eq!(interval["mean"], report["metrics"]["Success@20"]);
+    assert!(interval["low"].as_f64() <= interval["mean"].as_f64());
+
+    let line =
+        "evaluate --run run.trec --qrels data/qrels/test.tsv --baseline run.trec --metrics ndcg@10 --json";
+    let difference = &json(&succeed(folder, line))["baseline"]["differences"]["nDCG@10"];
+    assert_eq!((difference["mean"].as_f64(), difference["p"].as_f64()), (Some(0.0), Some(1.0)));
 }
 
 #[test]

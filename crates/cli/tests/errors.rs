@@ -34,7 +34,14 @@ fn write(folder: &Path, name: &str, text: &str) {
 #[test]
 fn a_command_line_that_makes_no_sense_is_bad_usage() {
     let here = Path::new(".");
-    let cases: [(&str, &[&str]); 19] = [
+    let cases: [(&str, &[&str]); 23] = [
+        (
+            "train --model m --train t --output-dir o --learning-rate -1",
+            &["bad setting", "learning_rate", "-1"],
+        ),
+        ("train --max-steps -1", &["--max-steps", "-1", "whole number"]),
+        ("train --max-steps 1.5", &["--max-steps", "1.5", "whole number"]),
+        ("train \u{2013}model m", &["\u{2013}model", "pasted dash"]),
         ("report", &["RUN"]),
         ("train --learning-rat 1", &["--learning-rat", "--learning-rate"]),
         ("trian", &["trian", "train"]),
@@ -109,6 +116,9 @@ fn a_recipe_is_refused_with_its_line() {
     write(folder, "kind.toml", "seed = 1\nmethod = \"dpr\"\n");
     write(folder, "broken.toml", "seed = 1\nmodel = \"m\n");
     refused(folder, "train --recipe unknown.toml", BAD_USAGE, &["unknown.toml", "line 2", "local_batch"]);
+    write(folder, "case.toml", "seed = 1\nMethod = \"contaccum\"\n");
+    refused(folder, "train --recipe unknown.toml", BAD_USAGE, &["did you mean `local_batch_size`?"]);
+    refused(folder, "train --recipe case.toml", BAD_USAGE, &["line 2", "did you mean `method`?"]);
     refused(folder, "train --recipe kind.toml", BAD_USAGE, &["kind.toml", "line 2", "dpr", "grad-cache"]);
     refused(folder, "train --recipe broken.toml", BAD_USAGE, &["broken.toml", "line 2"]);
     refused(folder, "train --recipe no.toml", FAILED, &["no.toml"]);
@@ -302,6 +312,7 @@ fn runs_and_judgments_that_cannot_be_read_are_refused_with_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write(folder, "run.trec", "1 Q0 a 1 0.5 t\n");
+    write(folder, "others.trec", "2 Q0 a 1 0.5 t\n");
     write(folder, "short.trec", "1 Q0 a 1 0.5 t\n1 Q0 b 2\n");
     write(folder, "nan.trec", "1 Q0 a 1 NaN t\n");
     write(folder, "twice.trec", "1 Q0 a 1 0.5 t\n1 Q0 a 2 0.4 t\n");
@@ -319,6 +330,15 @@ fn runs_and_judgments_that_cannot_be_read_are_refused_with_the_line() {
     refused(folder, &evaluate("run.trec", "no.tsv"), FAILED, &["no.tsv"]);
     refused(folder, &evaluate("run.trec", "grade.tsv"), FAILED, &["grade.tsv", "line 2", "good"]);
     refused(folder, &evaluate("run.trec", "zero.tsv"), FAILED, &["relevant"]);
+    refused(
+        folder,
+        &evaluate("others.trec", "qrels.tsv"),
+        FAILED,
+        &["others.trec", "none", "\"1\"", "\"2\""],
+    );
+    let baseline = format!("{} --baseline others.trec", evaluate("run.trec", "qrels.tsv"));
+    refused(folder, &baseline, FAILED, &["others.trec", "none"]);
+    refused(folder, "evaluate --run run.trec --qrels qrels.tsv --metrics ncdg@10", BAD_USAGE, &["nDCG@10?"]);
     let answers = |file: &str| format!("evaluate --run run.trec --answers {file} --corpus corpus.jsonl");
     refused(folder, &answers("unanswered.jsonl"), FAILED, &["unanswered.jsonl", "answers"]);
     refused(folder, &answers("answered.jsonl"), FAILED, &["\"a\"", "corpus.jsonl"]);

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
-use contaccum_data::Qrels;
+use contaccum_data::{Qrels, nearest};
 use serde::{Deserialize, Serialize};
 
 use crate::trec::{Run, ScoredDocument};
@@ -49,25 +49,57 @@ pub enum Measure {
 /// A name that is no measure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name:?} is no measure; there are nDCG[@k], RR[@k], AP[@k], R@k, P@k and Success@k, with k at least 1"
+    "{name:?} is no measure{}; there are nDCG[@k], RR[@k], AP[@k], R@k, P@k and Success@k, with k at least 1",
+    .near.as_ref().map_or(String::new(), |near| format!(" (did you mean {near}?)"))
 )]
 pub struct ParseMeasureError {
     name: String,
+    near: Option<String>,
+}
+
+/// Names of measures in lower case, with what other programs call them.
+const NAMES: [(&str, &str); 11] = [
+    ("ndcg", "nDCG"),
+    ("rr", "RR"),
+    ("mrr", "RR"),
+    ("recip_rank", "RR"),
+    ("ap", "AP"),
+    ("map", "AP"),
+    ("r", "R"),
+    ("recall", "R"),
+    ("p", "P"),
+    ("precision", "P"),
+    ("success", "Success"),
+];
+
+impl ParseMeasureError {
+    /// Looks for what `name` was meant to be: `ncdg@10`, trec_eval's `ndcg_cut_10`, a depth that is missing.
+    fn new(name: &str) -> Self {
+        let plain = name.to_lowercase().replace("_cut_", "@").replace('_', "@");
+        let (measure, depth) = plain.split_once('@').unwrap_or((&plain, "10"));
+        let depth = if matches!(depth.parse(), Ok(1usize..)) { depth } else { "10" };
+        let meant = nearest(measure, NAMES.map(|(known, _)| known));
+        let canonical = NAMES.iter().find(|(known, _)| Some(*known) == meant);
+        Self { name: name.to_owned(), near: canonical.map(|(_, measure)| format!("{measure}@{depth}")) }
+    }
 }
 
 impl FromStr for Measure {
     type Err = ParseMeasureError;
 
+    /// Reads a name in any case; `MRR`, `MAP`, `Recall` and `Precision` are other names of `RR`, `AP`, `R` and `P`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let error = || ParseMeasureError { name: name.to_owned() };
+        let error = || ParseMeasureError::new(name);
         let (measure, cutoff) = match name.split_once('@') {
-            Some((measure, k)) => match k.parse() {
+            Some((measure, k)) => match k.trim().parse() {
                 Ok(0) | Err(_) => return Err(error()),
                 Ok(k) => (measure, Some(k)),
             },
             None => (name, None),
         };
-        match (measure, cutoff) {
+        let measure = measure.trim().to_lowercase();
+        let canonical = NAMES.iter().find(|(known, _)| *known == measure).map_or("", |(_, measure)| *measure);
+        match (canonical, cutoff) {
             ("nDCG", cutoff) => Ok(Self::NDcg(cutoff)),
             ("RR", cutoff) => Ok(Self::ReciprocalRank(cutoff)),
             ("AP", cutoff) => Ok(Self::AveragePrecision(cutoff)),
@@ -136,19 +168,22 @@ struct JudgedRanking {
     retrieved: Vec<f64>,
     /// Gains of the relevant documents, highest first.
     ideal: Vec<f64>,
+    /// Retrieved documents that have a judgment.
+    judged_documents: usize,
 }
 
 impl JudgedRanking {
     /// Looks up the gains of ranked documents.
     fn new(judgments: &[(String, i32)], documents: &[ScoredDocument]) -> Self {
-        let relevant = judgments.iter().filter(|(_, judgment)| *judgment > 0);
         let gains: HashMap<&str, f64> =
-            relevant.map(|(id, judgment)| (id.as_str(), f64::from(*judgment))).collect();
-        let gain = |document: &ScoredDocument| gains.get(document.id.as_str()).copied().unwrap_or(0.0);
-        let retrieved = documents.iter().map(gain).collect();
-        let mut ideal: Vec<f64> = gains.values().copied().collect();
+            judgments.iter().map(|(id, judgment)| (id.as_str(), f64::from(*judgment).max(0.0))).collect();
+        let of_documents: Vec<Option<f64>> =
+            documents.iter().map(|document| gains.get(document.id.as_str()).copied()).collect();
+        let mut ideal: Vec<f64> = gains.into_values().filter(|&gain| gain > 0.0).collect();
         ideal.sort_unstable_by(|a, b| b.total_cmp(a));
-        Self { retrieved, ideal }
+        let judged_documents = of_documents.iter().flatten().count();
+        let retrieved = of_documents.into_iter().map(|gain| gain.unwrap_or(0.0)).collect();
+        Self { retrieved, ideal, judged_documents }
     }
 
     /// Ranks from 1 of the relevant documents within a depth, ascending.
@@ -185,6 +220,8 @@ pub struct Evaluation {
     pub without_relevant: usize,
     /// Queries of the run left out because they have no judgments.
     pub unjudged: usize,
+    /// Ranked documents of the queries averaged that have a judgment, whatever it is.
+    pub judged_documents: usize,
     /// Results, in the order the measures were given.
     pub results: Vec<MeasureResult>,
 }
@@ -195,18 +232,32 @@ pub enum EvaluationError {
     /// No query has a relevant document.
     #[error("no query of the judgments has a relevant document; give the qrels of these queries")]
     NothingRelevant,
+    /// The run has none of the judged queries.
+    #[error(
+        "none of the {queries} judged queries is in the run (judged: {judged:?}, {}); give the qrels of these queries",
+        .ranked.as_ref().map_or("the run is empty".to_owned(), |id| format!("in the run: {id:?}"))
+    )]
+    NoCommonQuery {
+        /// Judged queries with a relevant document.
+        queries: usize,
+        /// One of them.
+        judged: String,
+        /// A query of the run, if it has any.
+        ranked: Option<String>,
+    },
 }
 
 /// Measures a run against judgments; the module's page says how exactly.
 ///
 /// # Errors
-/// When no judged query has a relevant document.
+/// When no judged query has a relevant document, or the run has none of those that have one.
 pub fn evaluate(run: &Run, qrels: &Qrels, measures: &[Measure]) -> Result<Evaluation, EvaluationError> {
     let mut evaluation = Evaluation {
         queries: 0,
         missing: 0,
         without_relevant: 0,
         unjudged: run.iter().filter(|(query, _)| qrels.judgments(query).is_empty()).count(),
+        judged_documents: 0,
         results: measures
             .iter()
             .map(|&measure| MeasureResult { measure, mean: 0.0, per_query: BTreeMap::new() })
@@ -221,6 +272,7 @@ pub fn evaluate(run: &Run, qrels: &Qrels, measures: &[Measure]) -> Result<Evalua
         }
         evaluation.queries += 1;
         evaluation.missing += usize::from(retrieved.is_none());
+        evaluation.judged_documents += judged.judged_documents;
         for result in &mut evaluation.results {
             result.per_query.insert(query.to_owned(), result.measure.of(&judged));
         }
@@ -228,8 +280,55 @@ pub fn evaluate(run: &Run, qrels: &Qrels, measures: &[Measure]) -> Result<Evalua
     if evaluation.queries == 0 {
         return Err(EvaluationError::NothingRelevant);
     }
+    if evaluation.missing == evaluation.queries {
+        let judged = evaluation.results.first().and_then(|result| result.per_query.keys().next());
+        return Err(EvaluationError::NoCommonQuery {
+            queries: evaluation.queries,
+            judged: judged.cloned().unwrap_or_default(),
+            ranked: run.iter().next().map(|(query, _)| query.to_owned()),
+        });
+    }
     for result in &mut evaluation.results {
         result.mean = result.per_query.values().sum::<f64>() / evaluation.queries as f64;
     }
     Ok(evaluation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measure_is_known_in_any_case_and_by_the_names_of_other_programs() {
+        for (typed, meant) in [
+            ("ndcg@10", "nDCG@10"),
+            ("NDCG@10", "nDCG@10"),
+            ("MRR@10", "RR@10"),
+            ("map", "AP"),
+            ("Recall@100", "R@100"),
+            ("p@5", "P@5"),
+            ("SUCCESS@20", "Success@20"),
+            (" nDCG@10 ", "nDCG@10"),
+        ] {
+            assert_eq!(typed.parse::<Measure>().unwrap().to_string(), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_measure_is_refused_with_the_nearest() {
+        for (typed, meant) in [
+            ("ncdg@10", "nDCG@10"),
+            ("ndcg_cut_10", "nDCG@10"),
+            ("recall_100", "R@100"),
+            ("P_10", "P@10"),
+            ("recall", "R@10"),
+            ("nDCG@0", "nDCG@10"),
+            ("sucess@5", "Success@5"),
+        ] {
+            let refused = typed.parse::<Measure>().unwrap_err().to_string();
+            assert!(refused.contains(&format!("did you mean {meant}?")), "{typed}: {refused}");
+        }
+        let refused = "F1@10".parse::<Measure>().unwrap_err().to_string();
+        assert!(refused.contains("no measure;") && refused.contains("nDCG"), "{refused}");
+    }
 }

@@ -16,6 +16,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::MeanInterval;
 use crate::intervals::{RESAMPLES, below, generator};
@@ -77,6 +78,29 @@ pub fn mean_over_seeds(values: &[Vec<f64>]) -> Vec<f64> {
     (0..values[0].len())
         .map(|query| values.iter().map(|of_seed| of_seed[query]).sum::<f64>() / seeds)
         .collect()
+}
+
+/// How two systems differ on the same queries.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PairedDifference {
+    /// Mean of system less baseline, with its 95 % bootstrap interval over queries.
+    #[serde(flatten)]
+    pub difference: MeanInterval,
+    /// p-value of [`randomisation_test`].
+    pub p: f64,
+}
+
+impl PairedDifference {
+    /// Compares one value per query of two systems; `None` of no queries.
+    ///
+    /// # Panics
+    /// When there are not as many of one as of the other.
+    pub fn of(system: &[f64], baseline: &[f64]) -> Option<Self> {
+        assert_eq!(system.len(), baseline.len(), "both systems answer the same queries");
+        let differences: Vec<f64> = system.iter().zip(baseline).map(|(ours, theirs)| ours - theirs).collect();
+        let difference = MeanInterval::bootstrap(&differences)?;
+        Some(Self { difference, p: randomisation_test(&differences) })
+    }
 }
 
 /// Two-sided p-value of Fisher's randomisation test of paired differences, one per query: the share of random signs
@@ -153,6 +177,16 @@ mod tests {
             (interval.low..=interval.high).contains(&0.1)
         };
         (0..SETS).filter(covered).count() as f64 / SETS as f64
+    }
+
+    #[test]
+    fn a_system_does_not_differ_from_itself_and_does_from_one_that_is_always_worse() {
+        let system: Vec<f64> = (0..40).map(|i| 0.5 + f64::from(i % 5) / 10.0).collect();
+        let same = PairedDifference::of(&system, &system).unwrap();
+        assert_eq!((same.difference.low, same.difference.high, same.p), (0.0, 0.0, 1.0));
+        let worse: Vec<f64> = system.iter().map(|value| value - 0.125).collect();
+        let better = PairedDifference::of(&system, &worse).unwrap();
+        assert!((better.difference.low - 0.125).abs() < 1e-12 && better.p < 0.001, "{better:?}");
     }
 
     #[test]

@@ -39,6 +39,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use contaccum_data::with_nearest;
 use contaccum_retrieval::{DEV_MEASURES, Measure};
 use contaccum_training::TrainConfig;
 use serde::Deserialize;
@@ -210,7 +211,7 @@ impl Reader<'_> {
 
     fn read(&self) -> Result<Recipe, StudyError> {
         let file: RecipeFile = toml::from_str(self.text).or_else(|error| {
-            let message = error.message().trim().replace('\n', ", ");
+            let message = with_nearest(error.message());
             self.refuse(error.span().map_or(0, |span| span.start), message)
         })?;
         self.check_lists(&file)?;
@@ -294,7 +295,7 @@ impl Reader<'_> {
             }
             let alone = Table::from_iter([(name.to_owned(), value.as_ref().clone())]);
             if let Err(error) = alone.clone().try_into::<TrainConfig>() {
-                return refuse(error.message().trim().replace('\n', ", "));
+                return refuse(with_nearest(error.message()));
             }
             table.extend(alone);
         }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use contaccum_data::TrainingSource;
+use contaccum_data::{TrainingSource, with_nearest};
 use contaccum_encoder::{BertConfig, PassageFormat, Pooling, Recompute, Similarity};
 use serde::{Deserialize, Serialize};
 
@@ -789,7 +789,7 @@ fn toml_error(text: &str, place: &str, error: &toml::de::Error) -> ConfigError {
         }
         None => place.to_owned(),
     };
-    let message = error.message().trim().replace('\n', ", ");
+    let message = with_nearest(error.message());
     ConfigError::Toml { place, message }
 }
 

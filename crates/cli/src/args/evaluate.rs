@@ -10,11 +10,13 @@ use super::OutputArgs;
 const AFTER_HELP: &str = "\
 Examples:
   contaccum evaluate --run run.trec --qrels data/squad/qrels/test.tsv
-  contaccum evaluate --run run.trec --qrels test.qrels --metrics nDCG@10,RR@10,AP --json
+  contaccum evaluate --run run.trec --qrels test.qrels --metrics nDCG@10,RR@10 --json
+  contaccum evaluate --run run.trec --qrels test.qrels --baseline bm25.trec
   contaccum evaluate --run run.trec --answers questions.jsonl --corpus data/squad --top-k 20,100
 
 A measure means what it means in trec_eval: documents sorted by score, ties by id; averages over all queries that
-have a relevant document, 0 for those the run leaves out.";
+have a relevant document, 0 for those the run leaves out. low and high are the ends of a 95 % bootstrap interval over
+queries; p is that of a paired randomisation test over queries, of each measure for itself.";
 
 /// Measure a run against judgments, or against answers
 #[derive(Debug, Args)]
@@ -23,10 +25,13 @@ pub struct EvaluateArgs {
     /// TREC run file: qid Q0 docid rank score tag
     #[arg(long, value_name = "FILE")]
     pub run: PathBuf,
+    /// Another run on the same queries, to compare with: differences, their intervals and a paired test
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
     /// Judgments: BEIR's qrels .tsv or TREC's qrels
     #[arg(long, value_name = "FILE", required_unless_present = "answers")]
     pub qrels: Option<PathBuf>,
-    /// Measures, named as in ir_measures: nDCG[@k], RR[@k], AP[@k], R@k, P@k, Success@k
+    /// Measures, named as in ir_measures, in any case: nDCG[@k], RR[@k], AP[@k], R@k, P@k, Success@k
     #[arg(
         long,
         value_name = "LIST",

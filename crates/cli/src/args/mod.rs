@@ -10,7 +10,9 @@ mod search;
 mod study;
 mod train;
 
-use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use demo::DemoArgs;
 pub use encode::{Dtype, EncodeArgs};
@@ -32,7 +34,54 @@ From texts to a measured retriever:
 Nothing at hand yet? `contaccum demo` needs no files and no network.
 
 Progress and logs go to stderr, results to stdout.
+
 Exit codes: 0 done, 1 failed, 2 the command or a setting makes no sense.";
+
+/// A space that no line is broken at; told as a plain one.
+pub const UNBROKEN: char = '\u{a0}';
+
+/// Reads what was typed.
+///
+/// # Errors
+/// What clap says of it, help asked for among that; [`UNBROKEN`] is to be replaced in it.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = adapted(Cli::command()).mut_subcommands(adapted);
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Takes numbers below 0 as values, so that a setting's own message refuses them, and keeps examples in one piece on a
+/// narrow terminal, so that they can be pasted.
+fn adapted(command: clap::Command) -> clap::Command {
+    let mut command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    if let Some(help) = command.get_after_help().map(|help| laid_out(&help.to_string())) {
+        command = command.after_help(help);
+    }
+    if let Some(about) = command.get_long_about().map(|about| laid_out(&about.to_string())) {
+        command = command.long_about(about);
+    }
+    command
+}
+
+/// Text whose paragraphs may be broken anew, and whose indented lines may not.
+fn laid_out(text: &str) -> String {
+    let mut laid_out = String::new();
+    let mut in_paragraph = false;
+    for line in text.lines() {
+        let indented = line.starts_with("  ");
+        if in_paragraph && !indented && !line.is_empty() {
+            laid_out.push(' ');
+        } else if !laid_out.is_empty() {
+            laid_out.push('\n');
+        }
+        laid_out += &if indented { line.replace(' ', &UNBROKEN.to_string()) } else { line.to_owned() };
+        in_paragraph = !indented && !line.is_empty();
+    }
+    laid_out
+}
 
 /// Trains dense retrievers end to end in little memory
 #[derive(Debug, Parser)]
@@ -79,4 +128,29 @@ pub struct OutputArgs {
     /// Write results as a table even where stdout is not a terminal (tab-separated lines otherwise)
     #[arg(long, conflicts_with = "json")]
     pub table: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_flow_and_indented_lines_stay_whole() {
+        let text = "Examples:\n  contaccum encode --model m\n\nOne\nparagraph.";
+        let expected = "Examples:\n\u{a0}\u{a0}contaccum\u{a0}encode\u{a0}--model\u{a0}m\n\nOne paragraph.";
+        assert_eq!(laid_out(text), expected);
+    }
+
+    #[test]
+    fn every_command_can_be_read_and_told() {
+        adapted(Cli::command()).mut_subcommands(adapted).debug_assert();
+    }
+
+    #[test]
+    fn no_help_holds_a_character_that_cannot_be_typed() {
+        for mut command in Cli::command().get_subcommands().cloned() {
+            let help = command.render_long_help().to_string();
+            assert!(help.is_ascii(), "{}: {:?}", command.get_name(), help.chars().find(|c| !c.is_ascii()));
+        }
+    }
 }

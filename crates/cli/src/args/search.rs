@@ -45,12 +45,12 @@ pub struct SearchArgs {
     #[arg(long, value_name = "TOKENS", visible_alias = "query-max-length")]
     pub max_length: Option<usize>,
     #[command(flatten)]
+    pub format: OutputArgs,
+    #[command(flatten)]
     pub batch: BatchArgs,
     /// Worker threads; 0 = all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    #[command(flatten)]
-    pub format: OutputArgs,
 }
 
 /// What is searched for: one of the three.

@@ -193,7 +193,7 @@ struct BatchFlags {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Method")]
 struct MethodFlags {
-    /// Where negatives come from, see above [default: contaccum]
+    /// Where negatives come from: a table is at the top of --help [default: contaccum]
     #[arg(long, value_parser = one_of(
         ["full-batch", "grad-accum", "grad-cache", "pre-batch", "contaccum", "contaccum-grad-cache"]
     ))]
