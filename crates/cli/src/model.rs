@@ -45,6 +45,7 @@ impl TextEncoder {
         let folder = ModelFolder::locate(&name)?;
         let config = folder.config()?;
         let settings = folder.settings()?;
+        folder.warn_if_plain();
         let max_length = max_length.unwrap_or(settings.max_seq_length);
         if max_length > config.max_position_embeddings {
             let positions = config.max_position_embeddings;

@@ -1,10 +1,10 @@
 //! Forward and backward of the BERT family (Devlin et al., arXiv 1810.04805), post-LayerNorm, over packed tokens.
 
 use contaccum_kernels::{
-    AttentionShape, Bf16Weight, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat, MatMut, NoBf16,
-    Partials, Site, add_column_sums, attention_backward, attention_forward, embedding_backward,
-    embedding_forward, gelu_backward, gelu_forward, layer_norm_output, matmul, residual_layer_norm_backward,
-    residual_layer_norm_forward, set_rows,
+    Activation, AttentionShape, Bf16Weight, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Mat,
+    MatMut, NoBf16, Partials, Site, activation_backward, activation_forward, add_column_sums,
+    attention_backward, attention_forward, embedding_backward, embedding_forward, layer_norm_output, matmul,
+    residual_layer_norm_backward, residual_layer_norm_forward, set_rows,
 };
 
 use crate::activations::{Keep, LayerActivations, Recompute};
@@ -41,6 +41,7 @@ impl Rates {
 pub(crate) struct Bert<'a> {
     pub config: &'a BertConfig,
     pub layout: &'a Layout,
+    pub activation: Activation,
     pub weights: &'a [f32],
     /// The layers' weights rounded to bfloat16, where products are taken with those: forward only.
     pub bf16: Option<&'a [Bf16Layer]>,
@@ -113,7 +114,7 @@ impl<'a> Bert<'a> {
     fn layer_forward(&self, layer: usize, pass: &Pass, workspace: &mut Workspace, rates: Rates) {
         self.attention_inputs(layer, pass, workspace);
         self.attention_block_forward(layer, pass, workspace, rates);
-        self.gelu_inputs(layer, pass, workspace);
+        self.feed_forward_inputs(layer, pass, workspace);
         self.feed_forward_forward(layer, pass, workspace, rates);
     }
 
@@ -162,7 +163,7 @@ impl<'a> Bert<'a> {
 
     /// The feed-forward layer's preactivation, and its activation in `workspace.wide`, from the attention block's
     /// output in `workspace.hidden`.
-    fn gelu_inputs(&self, layer: usize, pass: &Pass, workspace: &mut Workspace) {
+    fn feed_forward_inputs(&self, layer: usize, pass: &Pass, workspace: &mut Workspace) {
         let (n, h, f) = (pass.tokens.tokens(), self.config.hidden_size, self.config.intermediate_size);
         let (ranges, w) = (&self.layout.layers[layer], self.weights);
         let LayerActivations { preactivation, .. } = workspace.activations.layer(layer, &pass.rows_kept());
@@ -171,7 +172,12 @@ impl<'a> Bert<'a> {
             Some(layers) => layers[layer].intermediate.multiply(hidden, false, preactivation),
             None => linear(hidden, &w[ranges.intermediate_weight.clone()], (n, h, f), false, preactivation),
         }
-        gelu_forward(preactivation, &w[ranges.intermediate_bias.clone()], &mut workspace.wide[..n * f]);
+        activation_forward(
+            self.activation,
+            preactivation,
+            &w[ranges.intermediate_bias.clone()],
+            &mut workspace.wide[..n * f],
+        );
     }
 
     /// From the activation in `workspace.wide` to the layer's output in place of the attention block's in
@@ -214,13 +220,13 @@ impl<'a> Bert<'a> {
                 Recompute::None => self.attention_block_output(layer, pass, workspace),
                 Recompute::Selective => {
                     self.attention_block_output(layer, pass, workspace);
-                    self.gelu_inputs(layer, pass, workspace);
+                    self.feed_forward_inputs(layer, pass, workspace);
                 }
                 Recompute::Layer => {
                     self.layer_input(layer, pass, workspace, rates);
                     self.attention_inputs(layer, pass, workspace);
                     self.attention_block_forward(layer, pass, workspace, rates);
-                    self.gelu_inputs(layer, pass, workspace);
+                    self.feed_forward_inputs(layer, pass, workspace);
                 }
             }
             self.feed_forward_backward(layer, pass, workspace, rates, gradient);
@@ -284,7 +290,13 @@ impl<'a> Bert<'a> {
         );
         input_gradient(branch, &w[ranges.output_weight.clone()], (n, f, h), false, wide);
         let saved = a.preactivation;
-        gelu_backward(saved, wide, &mut gradient[ranges.intermediate_bias.clone()], partials);
+        activation_backward(
+            self.activation,
+            saved,
+            wide,
+            &mut gradient[ranges.intermediate_bias.clone()],
+            partials,
+        );
         weight_gradient(branch, saved, (n, f, h), &mut gradient[ranges.output_weight.clone()]);
         weight_gradient(wide, hidden, (n, h, f), &mut gradient[ranges.intermediate_weight.clone()]);
         input_gradient(wide, &w[ranges.intermediate_weight.clone()], (n, h, f), true, upstream);

@@ -1,6 +1,8 @@
 //! An encoder: texts' tokens in, one vector each out, and the way back.
 
-use contaccum_kernels::{NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+use contaccum_kernels::{
+    Activation, NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward,
+};
 
 use crate::activations::Keep;
 use crate::bert::{Bert, Bf16Layer, DropoutStream};
@@ -12,6 +14,7 @@ use crate::{BertConfig, Layout, ModelSettings, PackedTokens, Pooling};
 pub struct Encoder {
     config: BertConfig,
     layout: Layout,
+    activation: Activation,
     settings: ModelSettings,
     weights: Vec<f32>,
 }
@@ -20,11 +23,12 @@ impl Encoder {
     /// An encoder of these parts.
     ///
     /// # Panics
-    /// When `weights` is not as long as the configuration's layout.
+    /// When `weights` is not as long as the configuration's layout, or the configuration was not validated.
     pub fn new(config: BertConfig, settings: ModelSettings, weights: Vec<f32>) -> Self {
         let layout = Layout::new(&config);
         assert_eq!(weights.len(), layout.parameters(), "weights of another layout");
-        Self { config, layout, settings, weights }
+        let activation = config.activation().expect("a validated configuration has a known activation");
+        Self { config, layout, activation, settings, weights }
     }
 
     /// Shape and constants.
@@ -58,7 +62,13 @@ impl Encoder {
     }
 
     fn bert(&self) -> Bert<'_> {
-        Bert { config: &self.config, layout: &self.layout, weights: &self.weights, bf16: None }
+        Bert {
+            config: &self.config,
+            layout: &self.layout,
+            activation: self.activation,
+            weights: &self.weights,
+            bf16: None,
+        }
     }
 
     fn pool(&self) -> Pool {

@@ -58,9 +58,7 @@ pub enum EncoderError {
         reason: String,
     },
     /// A tensor of the encoder is not in the weights file.
-    #[error(
-        "{path}: tensor {tensor} is missing; config.json and model.safetensors must belong to one BERT model"
-    )]
+    #[error("{path}: tensor {tensor} is missing; config.json and the weights must belong to one BERT model")]
     TensorMissing {
         /// The file.
         path: PathBuf,
@@ -129,7 +127,7 @@ pub enum EncoderError {
     },
     /// Neither a folder nor in the cache, and the network is not to be used.
     #[error(
-        "{name}: no such folder, and not complete in the cache {cache}; HF_HUB_OFFLINE is set: unset it, \
+        "{name}: no such folder, and not complete in the cache {cache}; HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it, \
          or run `hf download {name}` where there is a network and copy the cache"
     )]
     HubOffline {

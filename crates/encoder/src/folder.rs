@@ -1,10 +1,14 @@
 //! A model folder of Hugging Face or sentence-transformers, found by path or by hub name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     BertConfig, EncoderError, Layout, ModelSettings, TextTokenizer,
     hub::Hub,
+    notice::warn_once,
     settings::Modules,
     weights::{load_weights, read_weights},
 };
@@ -19,8 +23,9 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// Finds a model: a folder of that name, else the Hugging Face cache, else the hub.
     ///
-    /// `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to
-    /// `huggingface_hub` in Python.
+    /// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`, `HF_ENDPOINT`,
+    /// `HF_TOKEN` and `HF_TOKEN_PATH` mean what they mean to `huggingface_hub` in Python, `~` and variables in them
+    /// included.
     ///
     /// # Errors
     /// When there is no such folder and neither cache nor hub give one.
@@ -76,17 +81,30 @@ impl ModelFolder {
         ModelSettings::read(&self.path, &self.modules, &self.config()?)
     }
 
+    /// Warns, once, that the folder does not say how texts become vectors, and what is taken for it.
+    pub fn warn_if_plain(&self) {
+        if self.modules.pooling.is_none() {
+            warn_once(&format!(
+                "{}: no modules.json says how texts become vectors: the first token is taken (CLS, as in DPR), not \
+                 normalised; sentence-transformers takes the mean; if the folder was fetched in part, fetch the rest, \
+                 else choose with train --pooling",
+                self.path.display()
+            ));
+        }
+    }
+
     /// Reads the tokenizer.
     ///
     /// # Errors
     /// As [`TextTokenizer::from_folder`], and when the tokenizer gives ids beyond the embedding table.
     pub fn tokenizer(&self) -> Result<TextTokenizer, EncoderError> {
         let tokenizer = TextTokenizer::from_folder(&self.transformer())?;
-        let (vocabulary, rows) = (tokenizer.vocabulary_size(), self.config()?.vocab_size);
+        let config = self.config()?;
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), config.vocab_size);
         if vocabulary > rows {
             return Err(EncoderError::VocabularyTooLarge { path: self.transformer(), vocabulary, rows });
         }
-        Ok(tokenizer)
+        Ok(tokenizer.with_token_types(config.type_vocab_size))
     }
 
     /// Reads the weights into the order of `layout`.
@@ -105,26 +123,41 @@ impl ModelFolder {
         read_weights(&self.weights_file()?, layout, weights)
     }
 
+    /// `model.safetensors`, or the index of a model in several files.
     fn weights_file(&self) -> Result<PathBuf, EncoderError> {
-        let path = self.transformer().join("model.safetensors");
-        if path.exists() {
+        let folder = self.transformer();
+        let whole = folder.join("model.safetensors");
+        if let Some(path) = [whole.clone(), folder.join(SHARD_INDEX)].into_iter().find(|path| path.exists()) {
             return Ok(path);
         }
         let convert = "convert them with transformers in Python: \
-                       AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, max_shard_size='100GB')";
-        let others = ["pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5"];
-        let found = others.into_iter().find(|file| self.transformer().join(file).exists());
-        let weights = found.map_or("no weights are".to_owned(), |file| format!("only weights as {file} are"));
-        Err(EncoderError::FileMissing {
-            path,
-            remedy: format!("{weights} there; fetch model.safetensors or {convert}"),
-        })
+                       AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)";
+        let found = fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            is_other_weights(&name).then_some(name)
+        });
+        let weights = match found.min() {
+            Some(file) => format!("only weights as {file} are"),
+            None => "no weights are".into(),
+        };
+        let remedy = format!("{weights} there; fetch model.safetensors or {convert}");
+        Err(EncoderError::FileMissing { path: whole, remedy })
     }
 
     /// The folder of config, weights and tokenizer: the model folder itself but for the oldest schema.
     fn transformer(&self) -> PathBuf {
         self.path.join(&self.modules.transformer)
     }
+}
+
+/// Which files a model saved in several parts consists of.
+pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
+
+/// Whether a file holds weights that cannot be read here: of PyTorch, TensorFlow, Flax, ONNX, llama.cpp, or a part of a
+/// model whose index is missing.
+fn is_other_weights(name: &str) -> bool {
+    let formats = [".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"];
+    formats.iter().any(|format| name.ends_with(format)) || name.ends_with(".bin.index.json")
 }
 
 /// Whether a name can be a repository on the hub: `name` or `owner/name` of letters, digits, `-`, `_` and `.`.

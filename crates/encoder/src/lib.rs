@@ -12,6 +12,7 @@ mod export;
 mod folder;
 mod gradient;
 mod hub;
+mod notice;
 mod parameters;
 mod pass;
 mod settings;

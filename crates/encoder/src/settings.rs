@@ -186,7 +186,7 @@ fn read_pooling(place: &Path, config: &BertConfig, has_prompts: bool) -> Result<
         remedy: "modules.json names a Pooling module; fetch its folder too".into(),
     })?;
     let width = fields.get("embedding_dimension").or_else(|| fields.get("word_embedding_dimension"));
-    if width.is_some_and(|width| *width != config.hidden_size) {
+    if width.and_then(Value::as_f64).is_some_and(|width| width != config.hidden_size as f64) {
         let what = format!("pools vectors of another width than hidden_size {}", config.hidden_size);
         return Err(unsupported(place, format!("{what}; the files must belong to one model")));
     }
@@ -241,7 +241,7 @@ fn max_seq_length(transformer: &Path, config: &BertConfig) -> Result<usize, Enco
         Some(length) => Some(length),
         None => {
             tokenizer = read_json_if_there(&transformer.join("tokenizer_config.json"))?.unwrap_or_default();
-            tokenizer.get("model_max_length")
+            tokenizer.get("model_max_length").or_else(|| tokenizer.get("max_len"))
         }
     };
     // transformers writes 1e30 for "no limit", so the number is read as a float.

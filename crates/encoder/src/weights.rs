@@ -1,12 +1,13 @@
 //! Weights in and out: safetensors files under Hugging Face's names, and BERT's fresh initialisation.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Component, Path, PathBuf},
 };
 
+use contaccum_files::{FOREIGN_HEAD_BYTES, Format, read_json_if_there, refuse_foreign};
 use half::{bf16, f16};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
@@ -14,8 +15,12 @@ use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
+use serde_json::{Map, Value};
 
 use crate::{BertConfig, EncoderError, Layout, Tensor};
+
+/// The largest header of a file: safetensors' own bound.
+const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
 /// Bytes converted at a time: what reading and writing cost in memory beside the weights themselves.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -23,17 +28,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Before a tensor's name: nothing in a `BertModel`, `bert.` in every model with a head on it.
 const PREFIXES: [&str; 2] = ["", "bert."];
 
-/// Reads the tensors of `layout` from a safetensors file into one buffer of `layout.parameters()` numbers.
+/// Reads the tensors of `layout` into one buffer of `layout.parameters()` numbers: from a safetensors file, or from the
+/// files that a `model.safetensors.index.json` lists.
 ///
 /// Names may carry the prefix `bert.` and LayerNorm's old `gamma` and `beta`; what the layout does not name (pooler,
 /// position ids, heads) is left out; f16, bf16 and f64 are converted.
 ///
 /// # Errors
-/// When the file is missing, cut short or broken, or a tensor is missing, of another shape, of a type without
-/// conversion, or not finite.
+/// When a file is missing, cut short, broken or something else than safetensors, or a tensor is missing, of another
+/// shape, of a type without conversion, or not finite.
 pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
     let mut weights = Vec::new();
-    read_file(path, layout, |length| {
+    read_files(path, layout, |length| {
         weights = vec![0.0; length];
         &mut weights
     })?;
@@ -46,43 +52,61 @@ pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderErr
 /// When the buffer has another length.
 pub(crate) fn read_weights(path: &Path, layout: &Layout, weights: &mut [f32]) -> Result<(), EncoderError> {
     assert_eq!(weights.len(), layout.parameters(), "weights must fill the layout");
-    read_file(path, layout, |_| weights)
+    read_files(path, layout, |_| weights)
 }
 
 /// `buffer` gives the buffer to fill.
-fn read_file<'w>(
+fn read_files<'w>(
     path: &Path,
     layout: &Layout,
     buffer: impl FnOnce(usize) -> &'w mut [f32],
 ) -> Result<(), EncoderError> {
-    let mut file = File::open(path).map_err(|reason| match reason.kind() {
-        io::ErrorKind::NotFound => EncoderError::FileMissing {
-            path: path.into(),
-            remedy: "a model folder holds config.json, model.safetensors and tokenizer.json".into(),
-        },
-        _ => EncoderError::Read { path: path.into(), reason },
-    })?;
-    let (data_start, metadata) = read_header(&mut file, path)?;
+    let shards = shard_paths(path)?.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+    let first = &layout.tensors()[0].name;
     let prefix = PREFIXES
         .into_iter()
-        .find(|prefix| metadata.info(&format!("{prefix}{}", layout.tensors()[0].name)).is_some())
+        .find(|prefix| shards.iter().any(|shard| shard.metadata.info(&format!("{prefix}{first}")).is_some()))
         .unwrap_or_default();
     // Every tensor is found and checked before the buffer is made, so that a wrong config.json costs no memory.
     let found = layout
         .tensors()
         .iter()
-        .map(|tensor| find_tensor(path, &metadata, prefix, tensor))
+        .map(|tensor| find_tensor(path, &shards, prefix, tensor))
         .collect::<Result<Vec<_>, _>>()?;
     let weights = buffer(layout.parameters());
-    for (tensor, (name, info)) in layout.tensors().iter().zip(found) {
+    for (tensor, Found { shard, name, info }) in layout.tensors().iter().zip(found) {
         let values = &mut weights[tensor.range.clone()];
-        read_tensor(&mut file, data_start, info, values)
-            .map_err(|reason| EncoderError::Read { path: path.into(), reason })?;
+        let path = || shard.path.clone();
+        read_tensor(&shard.file, shard.data_start, info, values)
+            .map_err(|reason| EncoderError::Read { path: path(), reason })?;
         if !values.iter().all(|value| value.is_finite()) {
-            return Err(EncoderError::TensorNotFinite { path: path.into(), tensor: name });
+            return Err(EncoderError::TensorNotFinite { path: path(), tensor: name });
         }
     }
     Ok(())
+}
+
+/// The safetensors files of a model: the file itself, or those its index lists.
+fn shard_paths(path: &Path) -> Result<Vec<PathBuf>, EncoderError> {
+    if path.extension().is_none_or(|extension| extension != "json") {
+        return Ok(vec![path.into()]);
+    }
+    let refuse = |what: String| EncoderError::Unsupported { place: path.display().to_string(), what };
+    let index: Map<String, Value> = read_json_if_there(path)?.unwrap_or_default();
+    let Some(Value::Object(weight_map)) = index.get("weight_map") else {
+        return Err(refuse("holds no weight_map of tensors to files; fetch it again".into()));
+    };
+    // An index comes from a download: it may not point out of its folder.
+    let plain = |name: &&str| {
+        let mut parts = Path::new(name).components();
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+    };
+    let file = |name: &Value| name.as_str().filter(plain).map(String::from).ok_or_else(|| name.to_string());
+    let files: BTreeSet<String> =
+        weight_map.values().map(file).collect::<Result<_, _>>().map_err(|name| {
+            refuse(format!("lists {name}, which is not a file of this folder; fetch it again"))
+        })?;
+    Ok(files.into_iter().map(|file| path.with_file_name(file)).collect())
 }
 
 /// Writes every tensor of `layout` as f32 to a safetensors file that transformers reads, whole or not at all.
@@ -140,48 +164,74 @@ pub fn random_weights(config: &BertConfig, layout: &Layout, seed: u64) -> Vec<f3
     weights
 }
 
-/// The header of a safetensors file and where its data starts; the file must be as long as the header says.
-fn read_header(file: &mut File, path: &Path) -> Result<(u64, Metadata), EncoderError> {
-    let broken = |reason: String| EncoderError::WeightsBroken { path: path.into(), reason };
-    let read_error = |reason| EncoderError::Read { path: path.into(), reason };
-    let length = file.metadata().map_err(read_error)?.len();
-    if length < 8 {
-        return Err(broken(format!("it holds {length} bytes")));
-    }
-    let mut prefix = [0; 8];
-    file.read_exact(&mut prefix).map_err(read_error)?;
-    let header_length = u64::from_le_bytes(prefix);
-    if header_length > length - 8 {
-        return Err(broken("its header is cut short".into()));
-    }
-    let mut header = vec![0; header_length as usize];
-    file.read_exact(&mut header).map_err(read_error)?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|reason| broken(format!("its header is broken: {reason}")))?;
-    let data_start = 8 + header_length;
-    let expected = data_start + metadata.data_len() as u64;
-    if length != expected {
-        return Err(broken(format!("it holds {length} bytes, its header says {expected}")));
-    }
-    Ok((data_start, metadata))
+/// An open safetensors file.
+struct Shard {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    metadata: Metadata,
 }
 
-/// A tensor's name and place in the file, its shape and type checked.
-fn find_tensor<'m>(
+impl Shard {
+    /// Reads the header; the file must be as long as the header says.
+    fn open(path: PathBuf) -> Result<Self, EncoderError> {
+        let read_error = |reason: io::Error| match reason.kind() {
+            io::ErrorKind::NotFound => EncoderError::FileMissing {
+                path: path.clone(),
+                remedy: "a model folder holds config.json, tokenizer.json and all files of its weights"
+                    .into(),
+            },
+            _ => EncoderError::Read { path: path.clone(), reason },
+        };
+        let mut file = File::open(&path).map_err(read_error)?;
+        let mut head = Vec::with_capacity(FOREIGN_HEAD_BYTES);
+        (&file).take(FOREIGN_HEAD_BYTES as u64).read_to_end(&mut head).map_err(read_error)?;
+        refuse_foreign(&path, &head, Format::Safetensors)?;
+        let broken = |reason: String| EncoderError::WeightsBroken { path: path.clone(), reason };
+        let length = file.metadata().map_err(read_error)?.len();
+        let Some(header_length) = head.first_chunk::<8>().map(|prefix| u64::from_le_bytes(*prefix)) else {
+            return Err(broken(format!("it holds {length} bytes")));
+        };
+        if header_length > LARGEST_HEADER_BYTES || header_length > length.saturating_sub(8) {
+            return Err(broken("its header is cut short".into()));
+        }
+        let mut header = vec![0; header_length as usize];
+        file.seek(SeekFrom::Start(8)).and_then(|_| file.read_exact(&mut header)).map_err(read_error)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|reason| broken(format!("its header is broken: {reason}")))?;
+        let data_start = 8 + header_length;
+        let expected = u128::from(data_start) + metadata.data_len() as u128;
+        if u128::from(length) != expected {
+            return Err(broken(format!("it holds {length} bytes, its header says {expected}")));
+        }
+        Ok(Self { path, file, data_start, metadata })
+    }
+}
+
+/// A tensor of the layout in its file, its shape and type checked.
+struct Found<'s> {
+    shard: &'s Shard,
+    name: String,
+    info: &'s TensorInfo,
+}
+
+fn find_tensor<'s>(
     path: &Path,
-    metadata: &'m Metadata,
+    shards: &'s [Shard],
     prefix: &str,
     tensor: &Tensor,
-) -> Result<(String, &'m TensorInfo), EncoderError> {
+) -> Result<Found<'s>, EncoderError> {
     let old_name = tensor
         .name
         .replace("LayerNorm.weight", "LayerNorm.gamma")
         .replace("LayerNorm.bias", "LayerNorm.beta");
-    let (name, info) = [tensor.name.as_str(), old_name.as_str()]
+    let (shard, name, info) = [tensor.name.as_str(), old_name.as_str()]
         .into_iter()
         .map(|name| format!("{prefix}{name}"))
-        .find_map(|name| metadata.info(&name).map(|info| (name, info)))
+        .flat_map(|name| shards.iter().map(move |shard| (shard, name.clone())))
+        .find_map(|(shard, name)| shard.metadata.info(&name).map(|info| (shard, name, info)))
         .ok_or_else(|| EncoderError::TensorMissing { path: path.into(), tensor: tensor.name.clone() })?;
+    let path = shard.path.as_path();
     if info.shape != tensor.shape {
         let (found, expected) = (info.shape.clone(), tensor.shape.clone());
         return Err(EncoderError::TensorShape { path: path.into(), tensor: name, found, expected });
@@ -190,10 +240,10 @@ fn find_tensor<'m>(
         let dtype = format!("{:?}", info.dtype);
         return Err(EncoderError::TensorDtype { path: path.into(), tensor: name, dtype });
     }
-    Ok((name, info))
+    Ok(Found { shard, name, info })
 }
 
-fn read_tensor(file: &mut File, data_start: u64, info: &TensorInfo, values: &mut [f32]) -> io::Result<()> {
+fn read_tensor(file: &File, data_start: u64, info: &TensorInfo, values: &mut [f32]) -> io::Result<()> {
     match info.dtype {
         Dtype::F32 => read_numbers(file, data_start, info, values, f32::from_le_bytes),
         Dtype::F16 => read_numbers(file, data_start, info, values, |b| f16::from_le_bytes(b).to_f32()),
@@ -204,7 +254,7 @@ fn read_tensor(file: &mut File, data_start: u64, info: &TensorInfo, values: &mut
 }
 
 fn read_numbers<const BYTES: usize>(
-    file: &mut File,
+    mut file: &File,
     data_start: u64,
     info: &TensorInfo,
     values: &mut [f32],

@@ -80,6 +80,16 @@ impl Plain<'_> {
         x.iter().map(|row| (0..b.len()).map(|o| output(row, o)).collect()).collect()
     }
 
+    fn activation(&self, x: f64) -> f64 {
+        let cubic = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        match self.config.hidden_act.as_str() {
+            "gelu" => 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)),
+            "gelu_new" | "gelu_pytorch_tanh" => 0.5 * x * (1.0 + cubic.tanh()),
+            "relu" => x.max(0.0),
+            other => panic!("no {other} in float64"),
+        }
+    }
+
     fn norm(&self, x: &Rows, name: &str) -> Rows {
         let (w, b) = (self.tensor(&format!("{name}.weight")), self.tensor(&format!("{name}.bias")));
         let one = |row: &Vec<f64>| {
@@ -156,9 +166,7 @@ impl Plain<'_> {
             self.drop(&mut branch, Site::attention_output(layer), key);
             x = self.norm(&sum(&branch, &x), &name("attention.output.LayerNorm"));
             let mut wide = self.linear(&x, &name("intermediate.dense"));
-            wide.iter_mut()
-                .flatten()
-                .for_each(|v| *v *= 0.5 * (1.0 + libm::erf(*v / std::f64::consts::SQRT_2)));
+            wide.iter_mut().flatten().for_each(|v| *v = self.activation(*v));
             let mut branch = self.linear(&wide, &name("output.dense"));
             self.drop(&mut branch, Site::feed_forward_output(layer), key);
             x = self.norm(&sum(&branch, &x), &name("output.LayerNorm"));
@@ -195,8 +203,8 @@ fn close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     }
 }
 
-fn check(pooling: Pooling, normalize: bool, rate: f64) {
-    let config = config(rate);
+fn check(pooling: Pooling, normalize: bool, rate: f64, activation: &str) {
+    let config = BertConfig { hidden_act: activation.into(), ..config(rate) };
     let layout = Layout::new(&config);
     let mut weights = values(layout.parameters(), 1, 0.5);
     for tensor in layout.tensors().iter().filter(|t| t.name.ends_with("LayerNorm.weight")) {
@@ -243,12 +251,19 @@ fn check(pooling: Pooling, normalize: bool, rate: f64) {
 
 #[test]
 fn gradients_are_those_of_float64_with_cls_pooling_and_dropout() {
-    check(Pooling::Cls, false, 0.2);
+    check(Pooling::Cls, false, 0.2, "gelu");
 }
 
 #[test]
 fn gradients_are_those_of_float64_with_mean_pooling_normalised() {
-    check(Pooling::Mean, true, 0.0);
+    check(Pooling::Mean, true, 0.0, "gelu");
+}
+
+#[test]
+fn gradients_are_those_of_float64_with_every_activation() {
+    for activation in ["gelu_new", "gelu_pytorch_tanh", "relu"] {
+        check(Pooling::Mean, true, 0.1, activation);
+    }
 }
 
 #[test]

@@ -224,6 +224,8 @@ fn what_is_no_bert_tokenizer_is_refused_with_the_file_and_the_reason() {
     let mut other: Value =
         serde_json::from_slice(&fs::read(folder.path().join("tokenizer.json")).unwrap()).unwrap();
     other["post_processor"] = json!({ "type": "BertProcessing", "cls": ["[MASK]", 4], "sep": ["[SEP]", 3] });
+    let as_it_is = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    fs::write(folder.path().join("tokenizer_config.json"), as_it_is).unwrap();
     assert!(message("tokenizer.json", &other.to_string()).contains("[CLS] a [SEP] b [SEP]"));
 
     let empty = tempdir().unwrap();

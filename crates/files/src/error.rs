@@ -25,6 +25,14 @@ pub enum Error {
         /// Who, as far as it is known.
         holder: String,
     },
+    /// A file is something else than its name says.
+    #[error("{}: {what}", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do about it.
+        what: &'static str,
+    },
     /// A file is not the JSON it should be.
     #[error("{}: broken JSON: {reason}; fetch the file again or mend it", .path.display())]
     Json {

@@ -11,6 +11,7 @@
 
 mod error;
 mod folder;
+mod foreign;
 mod hash;
 mod json;
 mod lock;
@@ -19,6 +20,7 @@ mod write;
 
 pub use error::{Error, Result};
 pub use folder::{check_writable, copy_folder, create_folder, remove_folder, sweep, write_folder};
+pub use foreign::{FOREIGN_HEAD_BYTES, Format, foreign_content, refuse_foreign};
 pub use hash::{ContentHash, ContentHasher, hash_file};
 pub use json::{parse_json, read_if_there, read_json, read_json_if_there, write_json};
 pub use lock::FolderLock;

@@ -3,10 +3,10 @@
 //! point operations of its products instead.
 
 use contaccum_kernels::{
-    AdamW, AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Partials, Pool, Site,
-    TokenRows, adamw, add_column_sums, attention_backward, attention_forward, attention_scratch_len,
-    embedding_backward, embedding_forward, gelu_backward, gelu_forward, layer_norm_output, pool_forward,
-    residual_layer_norm_backward, residual_layer_norm_forward, squared_norm,
+    Activation, AdamW, AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Partials,
+    Pool, Site, TokenRows, activation_backward, activation_forward, adamw, add_column_sums,
+    attention_backward, attention_forward, attention_scratch_len, embedding_backward, embedding_forward,
+    layer_norm_output, pool_forward, residual_layer_norm_backward, residual_layer_norm_forward, squared_norm,
 };
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -99,16 +99,18 @@ fn backward_attention(bencher: Bencher) {
 #[divan::bench(name = "gelu_forward", sample_count = 50)]
 fn forward_gelu(bencher: Bencher) {
     let (mut x, bias, mut y) = (values(TOKENS * WIDE), vec![0.0; WIDE], vec![0.0; TOKENS * WIDE]);
-    bencher.counter(floats(3 * x.len())).bench_local(|| gelu_forward(&mut x, &bias, &mut y));
+    bencher
+        .counter(floats(3 * x.len()))
+        .bench_local(|| activation_forward(Activation::Gelu, &mut x, &bias, &mut y));
 }
 
 #[divan::bench(name = "gelu_backward", sample_count = 50)]
 fn backward_gelu(bencher: Bencher) {
     let (mut x, mut gradient) = (values(TOKENS * WIDE), values(TOKENS * WIDE));
     let (mut bias_gradient, mut partials) = (vec![0.0; WIDE], Partials::new(WIDE));
-    bencher
-        .counter(floats(4 * x.len()))
-        .bench_local(|| gelu_backward(&mut x, &mut gradient, &mut bias_gradient, &mut partials));
+    bencher.counter(floats(4 * x.len())).bench_local(|| {
+        activation_backward(Activation::Gelu, &mut x, &mut gradient, &mut bias_gradient, &mut partials)
+    });
 }
 
 #[divan::bench(name = "residual_layer_norm_forward", sample_count = 50)]

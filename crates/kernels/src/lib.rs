@@ -11,12 +11,12 @@
 //! This is the only crate of the workspace with `unsafe` code.
 #![deny(missing_docs)]
 
+mod activation;
 mod adamw;
 mod attention;
 mod bf16;
 mod dropout;
 mod embedding;
-mod gelu;
 mod layer_norm;
 mod linear;
 mod math;
@@ -27,12 +27,12 @@ mod resident;
 #[cfg(test)]
 mod testing;
 
+pub use activation::{Activation, activation_backward, activation_forward};
 pub use adamw::{AdamW, adamw, squared_norm};
 pub use attention::{AttentionShape, attention_backward, attention_forward, attention_scratch_len};
 pub use bf16::{Bf16Weight, NoBf16};
 pub use dropout::{Dropout, Site, TokenRows};
 pub use embedding::{EmbeddingGradients, EmbeddingTables, embedding_backward, embedding_forward};
-pub use gelu::{gelu_backward, gelu_forward};
 pub use layer_norm::{
     LayerNorm, layer_norm_output, residual_layer_norm_backward, residual_layer_norm_forward,
 };

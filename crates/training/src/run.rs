@@ -40,6 +40,9 @@ impl StartModel {
             (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob) = (rate, rate);
         }
         let settings = run_settings(config, folder.settings()?);
+        if config.pooling.is_none() {
+            folder.warn_if_plain();
+        }
         let weights = folder.weights(&Layout::new(&shape))?;
         let start = Self {
             encoder: Encoder::new(shape, settings, weights),
