@@ -6,8 +6,8 @@ use std::path::Path;
 use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
 use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
 use contaccum_training::{
-    BankDtype, BankWarning, Enqueue, MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary,
-    TrainConfig, UpdateRecord,
+    BankDtype, BankWarmup, BankWarning, Enqueue, MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run,
+    RunSummary, TrainConfig, UpdateRecord,
 };
 use indicatif::{HumanBytes, HumanCount};
 
@@ -129,12 +129,14 @@ fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
         Enqueue::MicroBatch => "after each micro-batch",
         Enqueue::Update => "after each update",
     };
+    let moved = if point.moves_banks() { ", moved with the encoder" } else { "" };
     let used = match config.memory_bank_warmup {
-        0 => String::new(),
-        warmup => format!(", used after update {}", count(warmup)),
+        BankWarmup::Auto => ", used once the encoder has learned enough".to_owned(),
+        BankWarmup::Updates(0) => String::new(),
+        BankWarmup::Updates(warmup) => format!(", used after update {}", count(warmup)),
     };
     format!(
-        "{} of {} samples in {dtype}, filled {enter}, {kept}{used}",
+        "{} of {} samples in {dtype}, filled {enter}, {kept}{moved}{used}",
         on.join(", "),
         count(point.bank_samples)
     )

@@ -1,7 +1,7 @@
 //! The bank × bank part of the matrix, as one log-sum-exp per banked row over the other banked columns.
 //!
-//! Representations in the bank never change, so neither do their logits: a row's sum only gains columns when
-//! samples enter and loses columns when the oldest leave. Sums cannot be taken apart again without cancellation,
+//! A row's sum gains columns when samples enter and loses columns when the oldest leave; the logits in it are those of
+//! the moment they were taken, whatever has moved the representations since (see `moving.rs`). Sums cannot be taken apart again without cancellation,
 //! so columns are summed in pieces that leave whole. Over the sample indices `oldest..end` of the live columns a
 //! row holds
 //!
@@ -16,7 +16,7 @@
 //! so that the sum of everything from `oldest` on is at most four terms. When the last block before `suffix_end`
 //! has become the oldest, the blocks behind it become the new suffixes (a queue made of two stacks). A block that
 //! becomes the oldest is split once into its entries, an entry into its samples where a batch ends inside it: only
-//! this takes new dot products, one per row and column. Entries are as long as a batch, blocks about
+//! this takes new dot products, one per row and column, of the representations as they are then. Entries are as long as a batch, blocks about
 //! `√(capacity · entry)`, so the pieces of a row are few.
 //!
 //! Per enqueued batch of `n`: `O(n · capacity · dim)` amortised, and `O(√(capacity / n))` stored values per row.
@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::bank::Bank;
+use crate::bank::{Bank, Front};
 use crate::config::ObjectiveConfig;
 use crate::dots::{Dots, Threads};
 use crate::softmax::{log_add, log_sum_exp};
@@ -302,15 +302,8 @@ impl BlockSums {
             self.append(bank, old.clone(), new.clone(), &[]);
         }
         self.renew_suffixes(bank, live.clone());
+        self.split(bank, old);
         let (after_entry, after_block) = self.cuts(live.start);
-        if live.start < after_block && self.split[0] != after_block {
-            self.split[0] = after_block;
-            self.sum_suffixes(bank, old.clone(), Level::Entry, after_entry..after_block, &[]);
-        }
-        if live.start < after_entry && self.split[1] != after_entry {
-            self.split[1] = after_entry;
-            self.sum_suffixes(bank, old, Level::Sample, live.start..after_entry, &[]);
-        }
         self.set(new.clone(), bank, |row| {
             *row.newer = f64::NEG_INFINITY;
             *row.open = f64::NEG_INFINITY;
@@ -320,6 +313,39 @@ impl BlockSums {
         self.sum_suffixes(bank, new.clone(), Level::Sample, live.start..after_entry, keepers);
         self.append(bank, new, self.suffix_end..live.end, keepers);
         self.sum_pieces(bank, live);
+    }
+
+    /// Brings the sums up to date after the oldest samples have left `bank` for another reason than want of room, and
+    /// the others were brought to the `front`. False where that cannot be told from what is kept: where all that is
+    /// left lies in the block that is being filled.
+    #[must_use]
+    pub(crate) fn shorten(&mut self, bank: &Bank, front: Front) -> bool {
+        let live = bank.live();
+        if self.cuts(live.start).1 > live.end {
+            return false;
+        }
+        front.bring(&mut self.sums.slots, self.sums.slots_per_row);
+        for sums in [&mut self.sums.newer, &mut self.sums.open, &mut self.sums.total] {
+            front.bring(sums, 1);
+        }
+        self.renew_suffixes(bank, live.clone());
+        self.split(bank, live.clone());
+        self.sum_pieces(bank, live);
+        true
+    }
+
+    /// Splits the block that the oldest sample is in, and the entry, for `rows`, where they are not yet.
+    fn split(&mut self, bank: &Bank, rows: Range<usize>) {
+        let oldest = bank.live().start;
+        let (after_entry, after_block) = self.cuts(oldest);
+        if oldest < after_block && self.split[0] != after_block {
+            self.split[0] = after_block;
+            self.sum_suffixes(bank, rows.clone(), Level::Entry, after_entry..after_block, &[]);
+        }
+        if oldest < after_entry && self.split[1] != after_entry {
+            self.split[1] = after_entry;
+            self.sum_suffixes(bank, rows, Level::Sample, oldest..after_entry, &[]);
+        }
     }
 
     /// The first cuts at or after `oldest`: of an entry, of a block.
@@ -408,7 +434,7 @@ impl BlockSums {
         if first <= self.suffix_end {
             return;
         }
-        // A bank that has evicted is full and a block is no longer than the bank, so `first <= suffix_end` now.
+        // A full bank is no shorter than a block, and one cut shorter has `first` in it: `first <= suffix_end` now.
         self.suffix_end = live.end / grid.block * grid.block;
         let blocks = first / grid.block..self.suffix_end / grid.block;
         self.set(live, bank, |row| {

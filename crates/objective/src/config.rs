@@ -23,6 +23,36 @@ pub enum BankDtype {
     Bf16,
 }
 
+/// What the summed loss of the rows is divided by for the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowScale {
+    /// The current rows: a row counts the same however full the banks are.
+    Current,
+    /// All rows, as the paper does: the gradient is that of the mean, and shrinks while the banks fill.
+    All,
+}
+
+/// What becomes of banked representations when the encoder changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BankDrift {
+    /// They stay as they entered, as in the paper.
+    None,
+    /// [`crate::Objective::move_banks`] takes them along.
+    Compensate(Compensation),
+}
+
+/// How banked representations are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compensation {
+    /// Samples that are encoded again after an update, at most.
+    pub probe_samples: usize,
+    /// Queries and passages are of one encoder: their displacements are pooled, and what banked rows say of banked
+    /// columns stays. With two encoders, whose vectors drift apart, it is made again.
+    pub one_encoder: bool,
+    /// Representations have length one, and keep it.
+    pub unit_length: bool,
+}
+
 /// A point in the space of objectives, and the sizes its buffers are made for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectiveConfig {
@@ -45,6 +75,10 @@ pub struct ObjectiveConfig {
     pub bank_hard_negatives: bool,
     /// How the banks are stored.
     pub bank_dtype: BankDtype,
+    /// What the banks do when the encoder changes.
+    pub bank_drift: BankDrift,
+    /// What the gradient is scaled by.
+    pub row_scale: RowScale,
     /// Samples of the largest batch.
     pub max_batch_samples: usize,
     /// Most hard negatives that one sample brings.
@@ -77,6 +111,8 @@ impl ObjectiveConfig {
             bank_passages: false,
             bank_hard_negatives: false,
             bank_dtype: BankDtype::F32,
+            bank_drift: BankDrift::None,
+            row_scale: RowScale::All,
             max_batch_samples,
             max_hard_negatives_per_sample,
             tile_logits: Self::TILE_LOGITS,
@@ -100,6 +136,9 @@ impl ObjectiveConfig {
             if value == 0 {
                 return refuse(format!("{name} is 0: it must be at least 1"));
             }
+        }
+        if self.bank_drift != BankDrift::None && self.probe_vectors() == 0 {
+            return refuse("probe_samples is 0: it must be at least 1".into());
         }
         if self.bank_samples > 0 && !self.banks_rows() && self.bank_columns() == 0 {
             return refuse(format!(
@@ -135,6 +174,22 @@ impl ObjectiveConfig {
             && self.max_batch_samples <= self.dim
     }
 
+    /// How banked representations are moved; `None` where they stay or there are none.
+    pub(crate) fn compensation(&self) -> Option<Compensation> {
+        match self.bank_drift {
+            BankDrift::Compensate(compensation) if self.bank_samples > 0 => Some(compensation),
+            BankDrift::Compensate(_) | BankDrift::None => None,
+        }
+    }
+
+    /// Representations that a bank is moved by, at most: the query and the positive of every sample probed.
+    pub(crate) fn probe_vectors(&self) -> usize {
+        match self.bank_drift {
+            BankDrift::Compensate(compensation) => 2 * compensation.probe_samples,
+            BankDrift::None => 0,
+        }
+    }
+
     /// Lines of a tile of that many values each: as many as stay in a cache, at least one.
     pub(crate) fn lines_in_cache(&self, values: usize) -> usize {
         (Self::TILE_VALUES / values).max(1)
@@ -150,9 +205,10 @@ impl ObjectiveConfig {
         self.tile_side().min(self.max_batch_samples * (1 + self.max_hard_negatives_per_sample))
     }
 
-    /// Logits a thread's tile has room for: at least one sample's columns for a tile's rows.
+    /// Logits a thread's tile has room for: at least one sample's columns for a tile's rows, and one banked
+    /// representation's weights on those probed.
     pub(crate) fn tile_room(&self) -> usize {
-        self.tile_logits.max(self.tile_side() * self.bank_columns())
+        self.tile_logits.max(self.tile_side() * self.bank_columns()).max(self.probe_vectors())
     }
 
     /// Values of bank representations that a thread holds widened to `f32`.

@@ -9,8 +9,9 @@
 //! Invariants:
 //!
 //! * the matrix is never materialised: every pass works on tiles of [`ObjectiveConfig::tile_logits`] logits;
-//! * the bank × bank part does not depend on the weights of today, so it lives on as one log-sum-exp per banked
-//!   row, kept in blocks of columns that leave whole (see `block_sums.rs`);
+//! * the bank × bank part does not depend on the batch, so it lives on as one log-sum-exp per banked row, kept in
+//!   blocks of columns that leave whole (see `block_sums.rs`); banks that move with the encoder keep it where one
+//!   encoder moves rows and columns alike, and make it again once an update otherwise (see `moving.rs`);
 //! * sums over "the other columns" exclude a row's own positive, whose score is a scalar of its own: losses near
 //!   zero and gradients near zero keep their relative precision;
 //! * logits are `f32`, sums of exponentials `f64`; NaN inputs give a NaN loss;
@@ -27,13 +28,15 @@ mod config;
 mod current_rows;
 mod dots;
 mod known_positives;
+mod moving;
 mod objective;
 mod softmax;
 mod state;
 mod worker;
 
 pub use batch::{Batch, GradientsMut};
-pub use config::{BankDtype, NO_PASSAGE, ObjectiveConfig, Rows};
+pub use config::{BankDrift, BankDtype, Compensation, NO_PASSAGE, ObjectiveConfig, RowScale, Rows};
 pub use known_positives::KnownPositives;
+pub use moving::{BankMovement, Probe};
 pub use objective::{LossReport, Objective};
 pub use state::{ObjectiveError, ObjectiveState};

@@ -4,16 +4,17 @@ use crate::bank::{AGES, Bank};
 use crate::batch::{Batch, Current, GradientsMut};
 use crate::block_sums::BlockSums;
 use crate::column_gradients::AllRows;
-use crate::config::{ObjectiveConfig, Rows};
+use crate::config::{ObjectiveConfig, RowScale, Rows};
 use crate::current_rows::{BankUse, CurrentRows, Met, current_rows};
 use crate::known_positives::KnownPositives;
+use crate::moving::{BankMovement, Field, Probe};
 use crate::state::{ObjectiveError, ObjectiveState};
 use crate::worker::{CURRENT, Worker};
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossReport {
-    /// Mean loss over all rows, not scaled.
+    /// Mean loss over all rows, not scaled, whatever [`RowScale`] says: comparable between the two.
     pub loss: f64,
     /// Mean loss over the current rows: comparable between methods.
     pub current_rows_loss: f64,
@@ -44,6 +45,7 @@ pub struct Objective {
     known_positives: KnownPositives,
     bank: Bank,
     block_sums: Option<BlockSums>,
+    field: Option<Field>,
     workers: Vec<Worker>,
     losses: Vec<f64>,
     lse: Vec<f64>,
@@ -60,6 +62,7 @@ impl Objective {
             known_positives: KnownPositives::default(),
             bank: Bank::new(&config),
             block_sums: BlockSums::new(&config),
+            field: Field::new(&config),
             workers: (0..rayon::current_num_threads()).map(|_| Worker::new(&config)).collect(),
             losses: vec![0.0; config.max_batch_samples],
             lse: vec![0.0; config.max_batch_samples],
@@ -84,6 +87,7 @@ impl Objective {
     pub fn memory_bytes(config: &ObjectiveConfig) -> usize {
         Bank::bytes(config)
             + BlockSums::bytes(config)
+            + Field::bytes(config)
             + rayon::current_num_threads() * Worker::bytes(config)
             + 2 * config.max_batch_samples * size_of::<f64>()
     }
@@ -93,8 +97,8 @@ impl Objective {
         &self.config
     }
 
-    /// Computes the loss of a batch and overwrites `gradients` with the gradient of `loss · scale`. The banks stay
-    /// as they are.
+    /// Computes the loss of a batch and overwrites `gradients` with the gradient of `scale` times the rows' summed loss
+    /// over as many rows as [`RowScale`] says. The banks stay as they are.
     ///
     /// # Panics
     /// When shapes do not agree with each other or exceed the sizes of the configuration.
@@ -151,7 +155,11 @@ impl Objective {
         let bank_rows = if self.config.banks_rows() { banked.samples } else { 0 };
         let bank_columns = if banked.samples > 0 { self.bank.live_columns() } else { 0 };
         let rows = n + bank_rows;
-        let factor = f64::from(scale) / (rows as f64 * f64::from(self.config.temperature));
+        let divisor = match self.config.row_scale {
+            RowScale::All => rows,
+            RowScale::Current => n,
+        };
+        let factor = f64::from(scale) / (divisor as f64 * f64::from(self.config.temperature));
         self.workers.iter_mut().for_each(|worker| worker.own_positives = 0);
         let Met { mass, left_out, masked_rows, rows_without_negatives } = current_rows(
             &self.config,
@@ -212,6 +220,44 @@ impl Objective {
             // A batch larger than the bank enters in part only.
             let kept = kept && current.samples() <= self.config.bank_samples;
             sums.extend(&self.bank, before, if kept { &self.workers } else { &[] });
+        }
+    }
+
+    /// Moves what is banked along with the encoder, after an update, and lets go what has been moved too far (see
+    /// [`crate::BankDrift`]). `None`, and nothing happens, where banked representations stay as they entered.
+    ///
+    /// # Panics
+    /// When the shapes of the probe do not agree with each other or exceed the sizes of the configuration.
+    pub fn move_banks(&mut self, probe: Probe) -> Option<BankMovement> {
+        let (how, field) = (self.config.compensation()?, self.field.as_mut()?);
+        let drift = field.take(probe);
+        let tile = (self.config.tile_room() / self.config.probe_vectors())
+            .min(self.config.lines_in_cache(self.config.dim))
+            .max(1);
+        self.bank.carry(&mut self.workers, field, tile);
+        let evicted = self.bank.lengthen_paths((2.0 * drift).sqrt());
+        let mut as_they_were = how.one_encoder;
+        if evicted > 0 {
+            let front = self.bank.leave(evicted);
+            as_they_were &= self.block_sums.as_mut().is_none_or(|sums| sums.shorten(&self.bank, front));
+        }
+        if !how.one_encoder {
+            self.bank.score_again();
+        }
+        if !as_they_were {
+            self.sum_again();
+        }
+        Some(BankMovement { drift, path: self.bank.longest_path(), evicted })
+    }
+
+    /// Makes the sums over banked columns from what the banks hold now.
+    fn sum_again(&mut self) {
+        self.bank.renumber();
+        if let Some(sums) = &mut self.block_sums {
+            sums.clear();
+            if self.bank.len() > 0 {
+                sums.extend(&self.bank, 0, &[]);
+            }
         }
     }
 
@@ -276,6 +322,7 @@ impl Objective {
             config.max_hard_negatives_per_sample as u64,
             block as u64,
             entry as u64,
+            config.compensation().map_or(0, |how| 1 + u64::from(how.one_encoder)),
         ]
     }
 }

@@ -2,7 +2,7 @@
 
 /// The banks and the sums over them. A restored objective goes on with the same bits.
 ///
-/// Rows are by ring position (a bank's sample `i` is at `i % bank_samples`), live positions only.
+/// Rows are by ring position, live positions only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectiveState {
     /// The settings that the values depend on: a state fits only an objective with the same.
@@ -21,6 +21,10 @@ pub struct ObjectiveState {
     pub query_ids: Vec<u32>,
     /// Logits of the banked samples' own positives.
     pub own_scores: Vec<f64>,
+    /// How far each banked sample has been moved; empty where none is.
+    pub paths: Vec<f64>,
+    /// The sample at the ring's first position, and the first that was never moved.
+    pub marks: Vec<u64>,
     /// Log-sum-exps of banked rows over pieces of the bank.
     pub block_sums: Vec<f32>,
     /// The same over the columns behind the last suffix.
@@ -46,6 +50,8 @@ impl ObjectiveState {
             row_ids: self.row_ids.repeat(times),
             query_ids: self.query_ids.repeat(times),
             own_scores: self.own_scores.repeat(times),
+            paths: self.paths.repeat(times),
+            marks: self.marks.clone(),
             block_sums: self.block_sums.repeat(times),
             newer_sums: self.newer_sums.repeat(times),
             open_sums: self.open_sums.repeat(times),
@@ -63,8 +69,8 @@ pub enum ObjectiveError {
     Config(String),
     /// A state was saved under other settings.
     #[error(
-        "saved banks were made with other settings (dimension, temperature, mask, bank size or contents, batch \
-         size or hard negatives per sample): resume with the settings of the checkpoint, or start with empty banks"
+        "saved banks were made with other settings (dimension, temperature, mask, bank size, contents or \
+         drift, batch size or hard negatives per sample): resume with the settings of the checkpoint, or start with empty banks"
     )]
     OtherSettings,
     /// A part of a state has a wrong length.

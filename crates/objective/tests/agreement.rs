@@ -2,7 +2,10 @@
 
 mod plain;
 
-use contaccum_objective::{BankDtype, KnownPositives, LossReport, Objective, ObjectiveConfig, Rows};
+use contaccum_objective::{
+    BankDrift, BankDtype, Compensation, KnownPositives, LossReport, Objective, ObjectiveConfig, RowScale,
+    Rows,
+};
 use plain::{
     Numbers, OwnedBatch, Plain, QUERIES, Sample, Step, distance_in, relative_distance, step,
     step_and_enqueue, step_without_banks, stored,
@@ -28,8 +31,12 @@ enum Action {
     Fill(Vec<usize>),
     /// Steps of several batches, then the entries of all of them.
     Update(Vec<usize>),
+    /// What has been banked moves, by this much of its length, as so many samples show.
+    Move(f64, usize),
     Clear,
 }
+
+const MOST_PROBED: usize = 5;
 
 fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
@@ -38,6 +45,8 @@ fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
         6 => (1..=most).prop_map(Action::Train),
         3 => prop::collection::vec(1..=most, 1..5).prop_map(Action::Fill),
         3 => prop::collection::vec(1..=most, 1..5).prop_map(Action::Update),
+        6 => (prop_oneof![Just(0.02), Just(0.1), 0.0f64..1.0], 1..=MOST_PROBED)
+            .prop_map(|(distance, samples)| Action::Move(distance, samples)),
         1 => Just(Action::Clear),
     ];
     prop::collection::vec(action, 1..60)
@@ -53,37 +62,52 @@ fn sequences() -> impl Strategy<Value = Sequence> {
         2usize..40,
         prop_oneof![Just(1 << 16), 1usize..400],
     );
-    (sizes, switches, scales, dtypes, any::<u64>()).prop_flat_map(|(sizes, switches, scales, dtype, seed)| {
-        let (dim, batch, hard, bank) = sizes;
-        let (all_rows, queries, passages, hard_negatives, mask) = switches;
-        let (temperature, largest, ids, tile_logits) = scales;
-        let holds_something = (all_rows && queries) || passages || (hard_negatives && hard > 0);
-        let config = ObjectiveConfig {
-            rows: if all_rows { Rows::All } else { Rows::Current },
-            mask_false_negatives: mask,
-            bank_samples: if holds_something { bank } else { 0 },
-            bank_queries: queries,
-            bank_passages: passages,
-            bank_hard_negatives: hard_negatives,
-            bank_dtype: dtype,
-            tile_logits,
-            ..ObjectiveConfig::in_batch(dim, temperature, batch, hard)
-        };
-        // Logits of about the same size at every width and temperature: around 1, or up to about 100 or 1000.
-        let deviation = (f64::from(temperature) * largest * largest / (dim as f64).sqrt()).sqrt();
-        let all = QUERIES as u32;
-        // From nothing known to nearly every passage relevant to every query.
-        let pairs = prop_oneof![1 => 0usize..1, 2 => 0usize..30, 1 => 30usize..800];
-        let known = pairs.prop_flat_map(move |pairs| prop::collection::vec((0..all, 0..ids as u32), pairs));
-        (actions(batch), known).prop_map(move |(actions, known)| Sequence {
-            seed,
-            config: config.clone(),
-            deviation,
-            ids,
-            known,
-            actions,
-        })
-    })
+    let drift = prop_oneof![
+        Just(BankDrift::None),
+        (any::<bool>(), any::<bool>()).prop_map(|(one_encoder, unit_length)| {
+            BankDrift::Compensate(Compensation { probe_samples: MOST_PROBED, one_encoder, unit_length })
+        }),
+    ];
+    let drift = (drift, prop_oneof![Just(RowScale::All), Just(RowScale::Current)]);
+    (sizes, switches, scales, dtypes, drift, any::<u64>()).prop_flat_map(
+        |(sizes, switches, scales, dtype, drift, seed)| {
+            let (bank_drift, row_scale) = drift;
+            // What moves is rounded anew: two roundings to 8 bits of nearly the same value may differ by one bit of them.
+            let bank_drift = if dtype == BankDtype::F32 { bank_drift } else { BankDrift::None };
+            let (dim, batch, hard, bank) = sizes;
+            let (all_rows, queries, passages, hard_negatives, mask) = switches;
+            let (temperature, largest, ids, tile_logits) = scales;
+            let holds_something = (all_rows && queries) || passages || (hard_negatives && hard > 0);
+            let config = ObjectiveConfig {
+                rows: if all_rows { Rows::All } else { Rows::Current },
+                mask_false_negatives: mask,
+                bank_samples: if holds_something { bank } else { 0 },
+                bank_queries: queries,
+                bank_passages: passages,
+                bank_hard_negatives: hard_negatives,
+                bank_dtype: dtype,
+                bank_drift,
+                row_scale,
+                tile_logits,
+                ..ObjectiveConfig::in_batch(dim, temperature, batch, hard)
+            };
+            // Logits of about the same size at every width and temperature: around 1, or up to about 100 or 1000.
+            let deviation = (f64::from(temperature) * largest * largest / (dim as f64).sqrt()).sqrt();
+            let all = QUERIES as u32;
+            // From nothing known to nearly every passage relevant to every query.
+            let pairs = prop_oneof![1 => 0usize..1, 2 => 0usize..30, 1 => 30usize..800];
+            let known =
+                pairs.prop_flat_map(move |pairs| prop::collection::vec((0..all, 0..ids as u32), pairs));
+            (actions(batch), known).prop_map(move |(actions, known)| Sequence {
+                seed,
+                config: config.clone(),
+                deviation,
+                ids,
+                known,
+                actions,
+            })
+        },
+    )
 }
 
 fn agree(objective: &mut Objective, plain: &Plain, samples: &[Sample]) -> Result<(), TestCaseError> {
@@ -133,7 +157,7 @@ fn agree_with(found: Step<f32, LossReport>, plain: &Plain, samples: &[Sample]) -
 fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
     let config = &sequence.config;
     let mut numbers = Numbers(sequence.seed);
-    let mut draw = |count| {
+    let draw = |numbers: &mut Numbers, count| {
         let hard = config.max_hard_negatives_per_sample;
         numbers.samples(count, config.dim, sequence.deviation, hard, sequence.ids)
     };
@@ -148,16 +172,18 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
     for action in &sequence.actions {
         match action {
             Action::Train(count) => {
-                let samples = draw(*count);
+                let samples = draw(&mut numbers, *count);
                 let found = step_and_enqueue(&mut objective, &OwnedBatch::new(&samples), SCALE);
                 agree_with(found, &plain, &samples)?;
                 plain.enqueue(&stored(&samples, config.bank_dtype));
             }
             Action::Fill(counts) => {
-                counts.iter().for_each(|&count| enter(&mut objective, &mut plain, &draw(count)));
+                counts
+                    .iter()
+                    .for_each(|&count| enter(&mut objective, &mut plain, &draw(&mut numbers, count)));
             }
             Action::Update(counts) => {
-                let batches: Vec<_> = counts.iter().map(|&count| draw(count)).collect();
+                let batches: Vec<_> = counts.iter().map(|&count| draw(&mut numbers, count)).collect();
                 for samples in &batches {
                     agree(&mut objective, &plain, samples)?;
                 }
@@ -166,6 +192,16 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
                 agree_with(found, &Plain { known: known(), ..Plain::new(config.clone()) }, &batches[0])?;
                 batches.iter().for_each(|samples| enter(&mut objective, &mut plain, samples));
             }
+            Action::Move(distance, count) => {
+                let probed = numbers.probed(*count, config.dim, sequence.deviation, *distance);
+                let (found, expected) = (objective.move_banks(probed.view()), plain.move_banks(&probed));
+                prop_assert_eq!(found.is_some(), expected.is_some() && config.bank_samples > 0);
+                if let (Some(found), Some(expected)) = (found, expected) {
+                    prop_assert_eq!(found.evicted, expected.evicted);
+                    prop_assert!((found.drift - expected.drift).abs() <= 1e-5 * expected.drift);
+                    prop_assert!((found.path - expected.path).abs() <= 1e-5 * expected.path);
+                }
+            }
             Action::Clear => {
                 objective.clear();
                 plain.clear();
@@ -173,7 +209,7 @@ fn run(sequence: &Sequence) -> Result<(), TestCaseError> {
         }
         prop_assert_eq!(objective.bank_len(), plain.bank.len());
     }
-    agree(&mut objective, &plain, &draw(config.max_batch_samples))
+    agree(&mut objective, &plain, &draw(&mut numbers, config.max_batch_samples))
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 mod plain;
 
-use contaccum_objective::{BankDtype, Objective, ObjectiveConfig, Rows};
+use contaccum_objective::{BankDrift, BankDtype, Compensation, Objective, ObjectiveConfig, Rows};
 use plain::{Numbers, OwnedBatch, Plain, Sample, relative_distance, step, stored};
 
 const DIM: usize = 384;
@@ -104,4 +104,27 @@ fn against_a_plain_bank_of_the_same_rounded_values_nothing_is_lost() {
     assert!(relative_distance(&found.queries, &expected.queries) < 1e-5);
     assert!(relative_distance(&found.positives, &expected.positives) < 1e-5);
     assert!(relative_distance(&found.hard_negatives, &expected.hard_negatives) < 1e-5);
+}
+
+#[test]
+fn banks_in_bf16_move_as_banks_in_f32_do_but_for_their_rounding() {
+    let mut numbers = Numbers(17);
+    let how = Compensation { probe_samples: 4, one_encoder: true, unit_length: true };
+    let [mut exact, mut rounded] = [BankDtype::F32, BankDtype::Bf16].map(|dtype| {
+        let bank_drift = BankDrift::Compensate(how);
+        Objective::new(ObjectiveConfig { bank_drift, ..contaccum(0.05, 64, dtype) }).unwrap()
+    });
+    for _ in 0..4 {
+        let batch = OwnedBatch::new(&draw(&mut numbers, true));
+        let probed = numbers.probed(4, DIM, 1.0 / (DIM as f64).sqrt(), 0.03);
+        for objective in [&mut exact, &mut rounded] {
+            objective.enqueue(batch.view());
+            let movement = objective.move_banks(probed.view()).unwrap();
+            assert_eq!(movement.evicted, 0);
+        }
+    }
+    let (exact, rounded) = (exact.state(), rounded.state());
+    for (a, b) in exact.columns.iter().zip(&rounded.columns) {
+        assert!((a - b).abs() < 3.0 * a.abs().max(0.01) / 256.0, "{a} {b}");
+    }
 }

@@ -2,7 +2,9 @@
 
 mod plain;
 
-use contaccum_objective::{BankDtype, Batch, GradientsMut, Objective, ObjectiveConfig};
+use contaccum_objective::{
+    BankDrift, BankDtype, Batch, Compensation, GradientsMut, Objective, ObjectiveConfig,
+};
 use plain::{Numbers, OwnedBatch, step_and_enqueue};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -28,9 +30,20 @@ fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
     let current_rows = ObjectiveConfig { rows: contaccum_objective::Rows::Current, ..contaccum(48, 1000) };
     let no_passages =
         ObjectiveConfig { bank_passages: false, bank_hard_negatives: false, ..contaccum(48, 1000) };
-    for config in
-        [ObjectiveConfig::in_batch(48, 1.0, 8, 0), contaccum(48, 1000), half, current_rows, no_passages]
-    {
+    let how = Compensation { probe_samples: 8, one_encoder: true, unit_length: true };
+    let moving = |config: &ObjectiveConfig| ObjectiveConfig {
+        bank_drift: BankDrift::Compensate(how),
+        ..config.clone()
+    };
+    for config in [
+        ObjectiveConfig::in_batch(48, 1.0, 8, 0),
+        contaccum(48, 1000),
+        moving(&contaccum(48, 1000)),
+        moving(&half),
+        half,
+        current_rows,
+        no_passages,
+    ] {
         let region = Region::new(ALLOCATOR);
         let objective = Objective::new(config.clone()).unwrap();
         let change = region.change();
@@ -76,13 +89,14 @@ fn memory_is_announced_to_the_byte_and_linear_in_the_bank() {
     assert!(gradients.iter().flatten().all(|g| g.abs() < 1e-6));
 
     // Steps and entries keep to it: what they take beside it is given back, and is small.
-    let config = contaccum(48, 1000);
-    let mut objective = Objective::new(config).unwrap();
+    let mut objective = Objective::new(moving(&contaccum(48, 1000))).unwrap();
     let mut numbers = Numbers(1);
+    let probed = numbers.probed(8, 48, 1.0, 0.02);
     let batches: Vec<_> = (0..8).map(|_| OwnedBatch::new(&numbers.samples(8, 48, 1.0, 1, 1000))).collect();
     let mut round = |rounds: usize| {
         for batch in batches.iter().cycle().take(rounds) {
             step_and_enqueue(&mut objective, batch, 1.0);
+            objective.move_banks(probed.view());
         }
     };
     round(300);

@@ -2,7 +2,7 @@
 
 mod plain;
 
-use contaccum_objective::{BankDtype, Objective, ObjectiveConfig, ObjectiveError};
+use contaccum_objective::{BankDrift, BankDtype, Compensation, Objective, ObjectiveConfig, ObjectiveError};
 use plain::{Numbers, OwnedBatch, Step, step};
 
 fn config(bank_dtype: BankDtype) -> ObjectiveConfig {
@@ -50,6 +50,42 @@ fn a_restored_objective_goes_on_with_the_same_bits() {
                     assert_eq!(restored.state(), objective.state());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_restored_objective_whose_banks_move_goes_on_with_the_same_bits() {
+    for (dtype, one_encoder) in [(BankDtype::F32, true), (BankDtype::F32, false), (BankDtype::Bf16, true)] {
+        let how = Compensation { probe_samples: 3, one_encoder, unit_length: true };
+        let config = ObjectiveConfig { bank_drift: BankDrift::Compensate(how), ..config(dtype) };
+        for saved_after in [1, 9, 23, 60] {
+            let mut numbers = Numbers(saved_after);
+            let mut objectives = vec![Objective::new(config.clone()).unwrap()];
+            let mut evicted = 0;
+            for round in 0..saved_after + 30 {
+                if round == saved_after {
+                    let mut other = Objective::new(config.clone()).unwrap();
+                    other.restore(&objectives[0].state()).unwrap();
+                    objectives.push(other);
+                }
+                let batch = OwnedBatch::new(&numbers.samples(5, 16, 0.5, 2, 60));
+                // Now a slow encoder, whose banks are full, now a fast one, whose samples leave early.
+                let distance = if round % 40 < 20 { 0.01 } else { 0.1 };
+                let probed = numbers.probed(3, 16, 0.5, distance);
+                let seen: Vec<_> = objectives
+                    .iter_mut()
+                    .map(|objective| {
+                        let found = step(objective, &batch, 0.5);
+                        objective.enqueue(batch.view());
+                        let movement = objective.move_banks(probed.view()).unwrap();
+                        (bits(found.report.loss, &found), movement, objective.state())
+                    })
+                    .collect();
+                assert!(seen.iter().all(|one| *one == seen[0]));
+                evicted += seen[0].1.evicted;
+            }
+            assert!(evicted > 0 || saved_after == 1);
         }
     }
 }

@@ -45,7 +45,7 @@ struct Recorded {
     noisy: bool,
 }
 
-const RECORDED: [Recorded; 11] = [
+const RECORDED: [Recorded; 14] = [
     Recorded {
         title: "Loss over current rows",
         caption: "Of the queries of the batch alone, in nats: comparable between methods where they score a query \
@@ -106,6 +106,34 @@ const RECORDED: [Recorded; 11] = [
         caption: "Mean over the current queries; it grows while the banks fill.",
         value: |update| update.negatives_per_query,
         beside: None,
+        scale: Scale::FromZero,
+        format: short_number,
+        noisy: false,
+    },
+    Recorded {
+        title: "Drift of the encoder",
+        caption: "What an update does to vectors: mean of one minus the cosine of a few of them before and after it; \
+                  logarithmic.",
+        value: |update| update.bank_drift,
+        beside: None,
+        scale: Scale::Log,
+        format: short_number,
+        noisy: true,
+    },
+    Recorded {
+        title: "Path of the oldest banked sample",
+        caption: "How far it has been moved with the encoder since it entered: beyond 0.35 it leaves the banks.",
+        value: |update| update.bank_path,
+        beside: None,
+        scale: Scale::FromZero,
+        format: short_number,
+        noisy: false,
+    },
+    Recorded {
+        title: "Samples in the banks",
+        caption: "Strong: after each update. Faint: those that left in it because they had been moved too far.",
+        value: |update| update.bank_samples.filter(|_| update.bank_drift.is_some()),
+        beside: Some(|update| update.bank_evicted),
         scale: Scale::FromZero,
         format: short_number,
         noisy: false,

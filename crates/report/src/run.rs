@@ -30,6 +30,9 @@ pub struct Update {
     pub bank_samples: Option<f64>,
     pub bank_mass: Option<f64>,
     pub bank_mass_by_age: Vec<Option<f64>>,
+    pub bank_drift: Option<f64>,
+    pub bank_path: Option<f64>,
+    pub bank_evicted: Option<f64>,
     pub tokens_per_second: Option<f64>,
     pub seconds: Option<f64>,
     pub planned_bytes: Option<f64>,
@@ -248,6 +251,9 @@ mod tests {
             // Written by later versions of the record, and not by all runs.
             planned_bytes: update.planned_bytes,
             bank_mass_by_age: update.bank_mass_by_age.clone(),
+            bank_drift: update.bank_drift,
+            bank_path: update.bank_path,
+            bank_evicted: update.bank_evicted,
         };
         assert_eq!(update, expected);
     }

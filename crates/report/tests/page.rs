@@ -43,7 +43,8 @@ fn whole_run(parent: &Path, name: &str, updates: usize) -> PathBuf {
             records,
             "{{\"update\":{update},\"loss\":{loss},\"current_rows_loss\":{loss},\"grad_norm_query\":{},\
              \"grad_norm_passage\":{},\"grad_norm_ratio\":{},\"learning_rate\":{},\"negatives_per_query\":{},\
-             \"bank_samples\":512,\"bank_mass\":{},\"bank_mass_by_age\":{ages:?},\"tokens_per_second\":{},\
+             \"bank_samples\":512,\"bank_mass\":{},\"bank_mass_by_age\":{ages:?},\"bank_drift\":0.001,\
+             \"bank_path\":0.1,\"bank_evicted\":0,\"tokens_per_second\":{},\
              \"seconds\":{},\"planned_bytes\":150000000,\"peak_resident_bytes\":200000000",
             1.0 + noise,
             2.0 + noise,
@@ -65,7 +66,7 @@ fn whole_run(parent: &Path, name: &str, updates: usize) -> PathBuf {
     folder
 }
 
-const CHARTS: [&str; 13] = [
+const CHARTS: [&str; 16] = [
     "Loss over current rows",
     "Loss over all rows",
     "Gradient norm, query encoder",
@@ -74,6 +75,9 @@ const CHARTS: [&str; 13] = [
     "Similarity mass on the banks",
     "Similarity mass by age",
     "Negatives per query",
+    "Drift of the encoder",
+    "Path of the oldest banked sample",
+    "Samples in the banks",
     "Learning rate",
     "Tokens per second",
     "Time per update",

@@ -4,13 +4,8 @@ use std::fmt;
 
 use crate::UpdateReport;
 
-/// Updates over which mass is summed before banks are called stale.
-const STALE_UPDATES: usize = 10;
-
-/// Banks are called stale when a column of the oldest eighth holds less than this share of the softmax mass that a
-/// negative of the batch holds, both on average. Of samples that are the same but for the encoder's age, the share
-/// is about 1.
-const STALE_SHARE: f64 = 1e-3;
+/// Updates in a row that let samples go before it is told.
+const EVICTING_UPDATES: usize = 10;
 
 /// Something about the banks that may surprise. Training goes on.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +28,15 @@ pub enum BankWarning {
         /// Whether they are left out of the negatives.
         masked: bool,
     },
-    /// Softmax mass on the oldest eighth of the banks has all but vanished.
-    Stale {
+    /// The encoder changes so fast that the banks do not fill.
+    NeverFull {
         /// The update.
         update: usize,
-        /// Mass of a banked column of the oldest eighth over that of a negative of the batch.
-        share: f64,
+        /// Samples that left over the last updates because they had been moved too far.
+        evicted: usize,
         /// Samples in the banks.
+        held: usize,
+        /// Their capacity.
         bank_samples: usize,
     },
 }
@@ -63,11 +60,11 @@ impl fmt::Display for BankWarning {
                      of {queries} current queries; {done} ({remedy}; told once, every count is recorded)"
                 )
             }
-            Self::Stale { update, share, bank_samples } => write!(
+            Self::NeverFull { update, evicted, held, bank_samples } => write!(
                 f,
-                "stale banks: up to update {update}, a passage of the oldest eighth of {bank_samples} banked samples \
-                 held {share:.1e} of the softmax mass of a negative of the batch (lower memory_bank_size or \
-                 learning_rate, or raise memory_bank_warmup)"
+                "banks that do not fill: in the {EVICTING_UPDATES} updates up to {update}, {evicted} samples left the \
+                 banks because the encoder had changed too much since they entered; {held} of {bank_samples} are there \
+                 (lower learning_rate, or set memory_bank_size to what stays; told once, every count is recorded)"
             ),
         }
     }
@@ -79,10 +76,10 @@ pub(crate) struct BankWatch {
     bank_samples: usize,
     masked: bool,
     told_own_positive: bool,
-    told_stale: bool,
+    told_never_full: bool,
+    /// Samples that left in the last updates, each of which let some go, and how many updates that were.
+    evicted: usize,
     updates: usize,
-    oldest: f64,
-    in_batch: f64,
 }
 
 impl BankWatch {
@@ -92,16 +89,15 @@ impl BankWatch {
             bank_samples,
             masked,
             told_own_positive: false,
-            told_stale: false,
+            told_never_full: false,
+            evicted: 0,
             updates: 0,
-            oldest: 0.0,
-            in_batch: 0.0,
         }
     }
 
     /// What `update`, which came to `report`, is a reason to say.
     pub fn see(&mut self, update: usize, report: &UpdateReport) -> Vec<BankWarning> {
-        [self.own_positive(update, report), self.stale(update, report)].into_iter().flatten().collect()
+        [self.own_positive(update, report), self.never_full(update, report)].into_iter().flatten().collect()
     }
 
     fn own_positive(&mut self, update: usize, report: &UpdateReport) -> Option<BankWarning> {
@@ -112,45 +108,43 @@ impl BankWatch {
         Some(BankWarning::OwnPositive { update, pairs, queries: report.rows, masked: self.masked })
     }
 
-    fn stale(&mut self, update: usize, report: &UpdateReport) -> Option<BankWarning> {
-        let mass = report.bank_mass_by_age?;
-        let in_batch_negatives = report.negatives_per_query - report.bank_columns as f64;
-        if self.told_stale || report.bank_samples < self.bank_samples || in_batch_negatives < 0.5 {
+    fn never_full(&mut self, update: usize, report: &UpdateReport) -> Option<BankWarning> {
+        let evicted = report.bank_movement.map_or(0, |movement| movement.evicted);
+        if evicted == 0 {
+            (self.evicted, self.updates) = (0, 0);
             return None;
         }
-        self.oldest += mass[0] / (report.bank_columns as f64 / mass.len() as f64);
-        self.in_batch += report.in_batch_mass / in_batch_negatives;
+        self.evicted += evicted;
         self.updates += 1;
-        if self.updates < STALE_UPDATES {
+        if self.updates < EVICTING_UPDATES || std::mem::replace(&mut self.told_never_full, true) {
             return None;
         }
-        let share = self.oldest / self.in_batch;
-        (self.updates, self.oldest, self.in_batch) = (0, 0.0, 0.0);
-        self.told_stale = share < STALE_SHARE;
-        self.told_stale.then_some(BankWarning::Stale { update, share, bank_samples: self.bank_samples })
+        let (evicted, held, bank_samples) = (self.evicted, report.bank_samples, self.bank_samples);
+        Some(BankWarning::NeverFull { update, evicted, held, bank_samples })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GradientNorms;
+    use crate::{BankMovement, GradientNorms};
 
-    /// A full bank of 64 samples, 7 other negatives.
-    fn report(oldest: f64, own_positives_in_bank: u64) -> UpdateReport {
+    /// A bank of 24 samples of 64, of which an update let some go.
+    fn report(evicted: usize, own_positives_in_bank: u64) -> UpdateReport {
         UpdateReport {
             micro_losses: vec![1.0],
             current_rows_loss: 1.0,
             gradient_norms: GradientNorms { query: 1.0, passage: 1.0, global: 1.0 },
             learning_rate: 1.0,
             negatives_per_query: 71.0,
-            bank_mass_by_age: Some([oldest, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
+            bank_mass_by_age: Some([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
             in_batch_mass: 0.1,
             bank_columns: 64,
             own_positives_in_bank,
             masked_rows: 0.0,
             rows_without_negatives: 0,
-            bank_samples: 64,
+            bank_samples: 24,
+            bank_movement: Some(BankMovement { drift: 0.01, path: 0.2, evicted }),
             rows: 16,
             tokens: 1,
             objective_seconds: 0.0,
@@ -165,7 +159,7 @@ mod tests {
     fn own_positives_are_told_once_with_what_is_done_about_them() {
         for (masked, words) in [(true, "left out"), (false, "mask_false_negatives")] {
             let mut watch = BankWatch::new(64, masked);
-            let found = told(&mut watch, [0, 3, 5].map(|pairs| report(0.1, pairs)).into_iter());
+            let found = told(&mut watch, [0, 3, 5].map(|pairs| report(0, pairs)).into_iter());
             assert_eq!(found, [BankWarning::OwnPositive { update: 2, pairs: 3, queries: 16, masked }]);
             let text = found[0].to_string();
             assert!(text.contains(words) && !text.contains('\n'), "{text}");
@@ -173,23 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bank_whose_oldest_eighth_holds_no_mass_is_told_once_to_be_stale() {
+    fn banks_that_let_samples_go_update_after_update_are_told_once() {
         let mut watch = BankWatch::new(64, true);
-        let found = told(&mut watch, (0..40).map(|_| report(1e-6, 0)));
-        let [BankWarning::Stale { update: STALE_UPDATES, share, bank_samples: 64 }] = found[..] else {
-            panic!("{found:?}");
-        };
-        // A column of the eighth holds 1e-6 / 8, a negative of the batch 0.1 / 7.
-        assert!((share - 7.0 * 1e-5 / 8.0).abs() < 1e-12, "{share}");
+        let found = told(&mut watch, (0..40).map(|_| report(8, 0)));
+        assert_eq!(found, [BankWarning::NeverFull { update: 10, evicted: 80, held: 24, bank_samples: 64 }]);
+        let text = found[0].to_string();
+        assert!(text.contains("24 of 64") && !text.contains('\n'), "{text}");
     }
 
     #[test]
-    fn a_bank_that_is_used_filling_or_left_out_is_not_stale() {
-        let still = |report: &dyn Fn() -> UpdateReport| {
-            told(&mut BankWatch::new(64, true), (0..40).map(|_| report())).is_empty()
-        };
-        assert!(still(&|| report(1e-3, 0)));
-        assert!(still(&|| UpdateReport { bank_samples: 63, ..report(0.0, 0) }));
-        assert!(still(&|| UpdateReport { bank_mass_by_age: None, ..report(0.0, 0) }));
+    fn banks_that_lose_samples_now_and_then_or_are_not_moved_are_not_told() {
+        let mut watch = BankWatch::new(64, true);
+        assert!(told(&mut watch, (0..40).map(|update| report(update % 10, 0))).is_empty());
+        let still = UpdateReport { bank_movement: None, ..report(0, 0) };
+        assert!(told(&mut watch, (0..40).map(|_| still.clone())).is_empty());
     }
 }

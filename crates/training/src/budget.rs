@@ -90,11 +90,19 @@ impl MemoryBudget<'_> {
     /// # Errors
     /// Settings that contradict each other.
     pub fn largest(&self, config: &TrainConfig, policy: Recompute) -> Result<Option<Largest>, TrainError> {
+        // The banks stay what they are for the total batch asked for.
+        let banks = Some(config.resolve()?.bank_samples).filter(|&samples| samples > 0);
         let plan = |rows: usize| {
             let steps = config.total_batch_size().div_ceil(rows).max(config.gradient_accumulation_steps);
             let unbounded =
                 TrainConfig { gradient_accumulation_steps: steps, max_tokens: None, ..config.clone() };
-            self.plan(&TrainConfig { local_batch_size: rows, recompute: policy, ..unbounded })
+            let memory_bank_size = banks;
+            self.plan(&TrainConfig {
+                local_batch_size: rows,
+                recompute: policy,
+                memory_bank_size,
+                ..unbounded
+            })
         };
         let fits = |rows: usize| Ok::<_, TrainError>(plan(rows)?.total_bytes() <= self.budget_bytes);
         if !fits(1)? {

@@ -26,6 +26,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 use serde::{Deserialize, Serialize};
 
 use crate::tower::{Tower, Towers};
+use crate::warmup::WarmupGate;
 use crate::{TrainConfig, TrainError, Trainer};
 
 /// The resolved configuration of a run, inside its output folder: a recipe.
@@ -187,8 +188,9 @@ fn write(
 ) -> Result<(), TrainError> {
     save_model(&folder.join(MODEL), trainer, files)?;
     let banks = trainer.objective.state();
+    let warmup = trainer.warmup.to_values();
     let tensors = folder.join(TENSORS);
-    safetensors::serialize_to_file(all_tensors(&trainer.towers, &banks), None, &tensors)
+    safetensors::serialize_to_file(all_tensors(&trainer.towers, &banks, &warmup), None, &tensors)
         .map_err(|e| failed("written", &tensors)(io::Error::other(e)))?;
     File::open(&tensors).and_then(|file| file.sync_all()).map_err(failed("written", &tensors))?;
     let state = State {
@@ -388,7 +390,11 @@ impl View for Values<'_> {
 }
 
 /// Every tensor of `state.safetensors`, by name.
-fn all_tensors<'a>(towers: &'a Towers, banks: &'a ObjectiveState) -> Vec<(String, Values<'a>)> {
+fn all_tensors<'a>(
+    towers: &'a Towers,
+    banks: &'a ObjectiveState,
+    warmup: &'a [f64],
+) -> Vec<(String, Values<'a>)> {
     let mut tensors = Vec::new();
     let sides = [("query", Some(&towers.query)), ("passage", towers.passage.as_ref())];
     for (side, tower) in sides.into_iter().filter_map(|(side, tower)| Some((side, tower?))) {
@@ -396,12 +402,15 @@ fn all_tensors<'a>(towers: &'a Towers, banks: &'a ObjectiveState) -> Vec<(String
         tensors.push((format!("{side}.moment2"), Values::new(Dtype::F32, &tower.moment2)));
     }
     let banks = [
+        ("warmup", Values::new(Dtype::F64, warmup)),
         ("queries", Values::new(Dtype::F32, &banks.queries)),
         ("columns", Values::new(Dtype::F32, &banks.columns)),
         ("column_ids", Values::new(Dtype::U32, &banks.column_ids)),
         ("row_ids", Values::new(Dtype::U32, &banks.row_ids)),
         ("query_ids", Values::new(Dtype::U32, &banks.query_ids)),
         ("own_scores", Values::new(Dtype::F64, &banks.own_scores)),
+        ("paths", Values::new(Dtype::F64, &banks.paths)),
+        ("marks", Values::new(Dtype::U64, &banks.marks)),
         ("block_sums", Values::new(Dtype::F32, &banks.block_sums)),
         ("newer_sums", Values::new(Dtype::F64, &banks.newer_sums)),
         ("open_sums", Values::new(Dtype::F64, &banks.open_sums)),
@@ -462,6 +471,9 @@ fn restore_tensors(path: &Path, state: &State, trainer: &mut Trainer) -> Result<
         file.read_into(&format!("{side}.moment1"), &mut tower.moment1)?;
         file.read_into(&format!("{side}.moment2"), &mut tower.moment2)?;
     }
+    let mut warmup = [0.0; 2];
+    file.read_into("bank.warmup", &mut warmup)?;
+    trainer.warmup = WarmupGate::from_values(warmup);
     let banks = ObjectiveState {
         settings: state.objective_settings.clone(),
         entered: state.objective_entered,
@@ -471,6 +483,8 @@ fn restore_tensors(path: &Path, state: &State, trainer: &mut Trainer) -> Result<
         row_ids: file.read("bank.row_ids")?,
         query_ids: file.read("bank.query_ids")?,
         own_scores: file.read("bank.own_scores")?,
+        paths: file.read("bank.paths")?,
+        marks: file.read("bank.marks")?,
         block_sums: file.read("bank.block_sums")?,
         newer_sums: file.read("bank.newer_sums")?,
         open_sums: file.read("bank.open_sums")?,

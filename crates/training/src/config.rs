@@ -13,12 +13,13 @@ use contaccum_encoder::{BertConfig, PassageFormat, Pooling, Recompute, Similarit
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::Scheduler;
+use crate::warmup::BankWarmup;
 
 /// Pairs of keys that say one thing in two units: a flag for one of them replaces the recipe's other one.
 const ALTERNATIVES: [(&str, &str); 2] = [("warmup_steps", "warmup_ratio"), ("epochs", "max_steps")];
 
-/// Bank capacity, in samples, of a method with banks when `memory_bank_size` is not given.
-const DEFAULT_MEMORY_BANK_SIZE: usize = 512;
+/// Bank capacity, in total batches, of a method with banks when `memory_bank_size` is not given.
+const DEFAULT_BANK_TOTAL_BATCHES: usize = 4;
 
 /// Everything a training run is told. See the field docs for units and defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,13 +90,17 @@ pub struct TrainConfig {
     /// Name of the method: a point of the space that the keys from `bank_queries` to `rows` span; default
     /// `contaccum`.
     pub method: Method,
-    /// Capacity of each bank in samples (not batches); default 512 for the methods with banks.
+    /// Capacity of each bank in samples (not batches); default four total batches for the methods with
+    /// banks.
     pub memory_bank_size: Option<usize>,
     /// How banked vectors are stored; default f32.
     pub memory_bank_dtype: BankDtype,
-    /// First updates that leave the banks out, as rows and as columns; default 0. The last of them fill the banks,
-    /// which are then full of recent vectors when they are first used.
-    pub memory_bank_warmup: usize,
+    /// First updates that leave the banks out, as rows and as columns; default `auto`: until the loss says that the
+    /// encoder has learned enough, at most a third of the run. Given as a number, the last of them fill the banks, which
+    /// are then full of recent vectors when they are first used.
+    pub memory_bank_warmup: BankWarmup,
+    /// What becomes of banked vectors when the encoder changes; default they are moved with it.
+    pub bank_drift: BankDrift,
     /// When vectors enter the banks; default after each micro-batch.
     pub memory_bank_enqueue: Enqueue,
     /// Bank past queries, with the score of their own positive; default by method.
@@ -108,6 +113,9 @@ pub struct TrainConfig {
     pub keep_past: Option<bool>,
     /// Rows of the loss: `all` (current and banked queries) or `current`; default by method.
     pub rows: Option<Rows>,
+    /// What the summed loss of a micro-batch's rows is divided by for the gradient, where banked queries are rows;
+    /// default the current rows. The loss told is the mean over all rows either way.
+    pub row_scale: RowScale,
 
     // -- loss
     /// Divisor of the similarities; default 0.05 (a scale of 20). The paper uses 1 with dot products.
@@ -193,13 +201,15 @@ impl Default for TrainConfig {
             method: Method::Contaccum,
             memory_bank_size: None,
             memory_bank_dtype: BankDtype::F32,
-            memory_bank_warmup: 0,
+            memory_bank_warmup: BankWarmup::Auto,
+            bank_drift: BankDrift::Compensate,
             memory_bank_enqueue: Enqueue::MicroBatch,
             bank_queries: None,
             bank_passages: None,
             bank_hard_negatives: None,
             keep_past: None,
             rows: None,
+            row_scale: RowScale::Current,
             temperature: 0.05,
             learning_rate: 2e-5,
             weight_decay: 0.0,
@@ -310,6 +320,26 @@ pub enum BankDtype {
     Bf16,
 }
 
+/// What becomes of banked vectors when the encoder changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BankDrift {
+    /// A few rows are encoded again after each update, and banked vectors take the displacement of those most like them.
+    Compensate,
+    /// They stay as they were encoded (the paper's banks).
+    None,
+}
+
+/// What the summed loss of a micro-batch's rows is divided by for the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowScale {
+    /// The current rows: the gradient does not shrink while the banks fill.
+    Current,
+    /// All rows, banked ones included (the paper's).
+    All,
+}
+
 /// When the vectors of an update enter the banks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -343,6 +373,17 @@ pub struct MethodPoint {
     pub keep_past: bool,
     /// Rows of the loss.
     pub rows: Rows,
+    /// What becomes of banked vectors; [`BankDrift::None`] where none outlives an update.
+    pub bank_drift: BankDrift,
+    /// What the gradient is divided by.
+    pub row_scale: RowScale,
+}
+
+impl MethodPoint {
+    /// Whether there are banks that are moved with the encoder.
+    pub fn moves_banks(&self) -> bool {
+        self.bank_samples > 0 && self.bank_drift == BankDrift::Compensate
+    }
 }
 
 /// What is wrong with a configuration, in one line.
@@ -543,6 +584,8 @@ impl TrainConfig {
             bank_hard_negatives: false,
             keep_past: false,
             rows: Rows::Current,
+            bank_drift: BankDrift::None,
+            row_scale: RowScale::All,
         };
         if !method.has_banks() {
             self.refuse_bank_overrides()?;
@@ -550,12 +593,16 @@ impl TrainConfig {
         }
         let bank_queries = self.bank_queries.unwrap_or(method != Method::PreBatch);
         let bank_passages = self.bank_passages.unwrap_or(true);
+        let default_samples = DEFAULT_BANK_TOTAL_BATCHES * self.total_batch_size();
+        let keep_past = self.keep_past.unwrap_or(true);
         let point = MethodPoint {
-            bank_samples: self.memory_bank_size.unwrap_or(DEFAULT_MEMORY_BANK_SIZE),
+            bank_samples: self.memory_bank_size.unwrap_or(default_samples),
             bank_queries,
             bank_passages,
             bank_hard_negatives: self.bank_hard_negatives.unwrap_or(bank_passages && self.hard_negatives > 0),
-            keep_past: self.keep_past.unwrap_or(true),
+            keep_past,
+            bank_drift: if keep_past { self.bank_drift } else { BankDrift::None },
+            row_scale: self.row_scale,
             rows: self.rows.unwrap_or(if bank_queries { Rows::All } else { Rows::Current }),
             ..without_banks
         };
@@ -718,8 +765,10 @@ impl TrainConfig {
         let given = [
             ("memory_bank_size", self.memory_bank_size.is_some_and(|samples| samples > 0)),
             ("memory_bank_dtype", self.memory_bank_dtype == BankDtype::Bf16),
-            ("memory_bank_warmup", self.memory_bank_warmup > 0),
+            ("memory_bank_warmup", self.memory_bank_warmup != BankWarmup::Auto),
             ("memory_bank_enqueue", self.memory_bank_enqueue == Enqueue::Update),
+            ("bank_drift", self.bank_drift == BankDrift::None),
+            ("row_scale", self.row_scale == RowScale::All),
             ("bank_queries", self.bank_queries == Some(true)),
             ("bank_passages", self.bank_passages == Some(true)),
             ("bank_hard_negatives", self.bank_hard_negatives == Some(true)),
@@ -829,6 +878,19 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_of_the_banks_is_auto_or_a_number() {
+        assert_eq!(config("").memory_bank_warmup, BankWarmup::Auto);
+        let given = config("memory_bank_warmup = 3");
+        assert_eq!(given.memory_bank_warmup, BankWarmup::Updates(3));
+        assert_eq!(TrainConfig::from_toml(&given.to_toml(), "config.toml").unwrap(), given);
+        for wrong in ["\"soon\"", "-1", "0.5"] {
+            let recipe = format!("memory_bank_warmup = {wrong}");
+            let message = TrainConfig::from_toml(&recipe, "r.toml").unwrap_err().to_string();
+            assert!(message.contains("line 1") && message.contains("\"auto\" or a number"), "{message}");
+        }
+    }
+
+    #[test]
     fn a_value_of_the_wrong_kind_names_its_line() {
         let message = TrainConfig::from_toml("\nmethod = \"dpr\"\n", "r.toml").unwrap_err().to_string();
         assert!(message.contains("r.toml: line 2") && message.contains("contaccum-grad-cache"), "{message}");
@@ -892,6 +954,8 @@ mod tests {
             ("method = \"grad-accum\"\nmemory_bank_dtype = \"bf16\"", "memory_bank_dtype"),
             ("method = \"grad-accum\"\nmemory_bank_warmup = 3", "memory_bank_warmup"),
             ("method = \"grad-accum\"\nmemory_bank_enqueue = \"update\"", "memory_bank_enqueue"),
+            ("method = \"grad-accum\"\nbank_drift = \"none\"", "bank_drift"),
+            ("method = \"grad-cache\"\nrow_scale = \"all\"", "row_scale"),
             ("memory_bank_enqueue = \"update\"\nkeep_past = false", "keep_past"),
             ("bank_passages = false\nrows = \"current\"", "rows"),
             ("bank_queries = false\nrows = \"all\"", "rows"),
@@ -926,6 +990,22 @@ mod tests {
             let recipe = format!("{recipe}\nhard_negatives = 2");
             assert_eq!(config(&recipe).negatives_per_query().unwrap(), hard, "{recipe}");
         }
+    }
+
+    #[test]
+    fn a_bank_holds_four_total_batches_unless_told_otherwise() {
+        let samples = |recipe: &str| config(recipe).resolve().unwrap().bank_samples;
+        assert_eq!(samples(""), 4 * 8 * 16);
+        assert_eq!(samples("local_batch_size = 4\ngradient_accumulation_steps = 2"), 32);
+        assert_eq!(samples("memory_bank_size = 7"), 7);
+    }
+
+    #[test]
+    fn banks_that_no_update_outlives_are_not_moved() {
+        let drift = |recipe: &str| config(recipe).resolve().unwrap().bank_drift;
+        assert_eq!(drift(""), BankDrift::Compensate);
+        assert_eq!(drift("keep_past = false"), BankDrift::None);
+        assert_eq!(drift("bank_drift = \"none\""), BankDrift::None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod loader;
 mod memory;
+mod probe;
 mod record;
 mod resident;
 mod run;
@@ -19,13 +20,17 @@ mod sample;
 mod schedule;
 mod tower;
 mod trainer;
+mod warmup;
 
 pub use bank_watch::BankWarning;
 pub use budget::{Largest, MemoryBudget};
 pub use checkpoint::{
     CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints,
 };
-pub use config::{BankDtype, ConfigError, Enqueue, Method, MethodPoint, Rows, TrainConfig};
+pub use config::{
+    BankDrift, BankDtype, ConfigError, Enqueue, Method, MethodPoint, RowScale, Rows, TrainConfig,
+};
+pub use contaccum_objective::BankMovement;
 pub use error::TrainError;
 pub use memory::{HEAP_BYTES, MemoryPlan, PROGRAM_BYTES};
 pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
@@ -35,3 +40,4 @@ pub use sample::TokenizedSample;
 pub use schedule::Scheduler;
 pub use tower::GradientNorms;
 pub use trainer::{Trainer, UpdateReport};
+pub use warmup::BankWarmup;

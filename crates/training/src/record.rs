@@ -47,6 +47,16 @@ pub struct UpdateRecord {
     /// The same by the entries' age, in eighths of the capacity, oldest first; `None` without such entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bank_mass_by_age: Option<[f64; 8]>,
+    /// How far the update moved the encoder: the mean of one minus the cosine of a few vectors before and after it;
+    /// `None` where banks are not moved with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bank_drift: Option<f64>,
+    /// How far the oldest sample in the banks has been moved since it entered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bank_path: Option<f64>,
+    /// Samples that left the banks because they had been moved too far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bank_evicted: Option<usize>,
     /// Pairs of a current query and a bank entry that holds its own positive or another passage known to be relevant.
     pub own_positives_in_bank: u64,
     /// Share of the rows that the false-negative mask left passages out of, besides their own positive, 0..=1.

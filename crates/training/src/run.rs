@@ -13,8 +13,8 @@ use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
 use crate::{
-    BankWarning, ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES, RunRecorder,
-    TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
+    BankWarmup, BankWarning, ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES,
+    RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
 };
 
 /// The folder of a run's final model, inside its output folder.
@@ -165,8 +165,9 @@ impl Run {
             let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
         }
-        let warmup = config.memory_bank_warmup;
-        if warmup >= updates {
+        if let BankWarmup::Updates(warmup) = config.memory_bank_warmup
+            && warmup >= updates
+        {
             let reason = format!(
                 "{warmup}, but the run has {updates} updates: the banks would never be used (lower it, or use \
                  method = \"grad-accum\")"
@@ -342,6 +343,9 @@ fn record(update: usize, report: &UpdateReport, started: Instant) -> UpdateRecor
         bank_samples: report.bank_samples,
         bank_mass: report.bank_mass(),
         bank_mass_by_age: report.bank_mass_by_age,
+        bank_drift: report.bank_movement.map(|movement| movement.drift),
+        bank_path: report.bank_movement.map(|movement| movement.path),
+        bank_evicted: report.bank_movement.map(|movement| movement.evicted),
         own_positives_in_bank: report.own_positives_in_bank,
         masked_rows: report.masked_rows,
         tokens: report.tokens as u64,

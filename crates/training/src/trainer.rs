@@ -9,15 +9,22 @@
 
 use std::time::Instant;
 
-use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Workspace};
+use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Similarity, Workspace};
 use contaccum_kernels::{AdamW, resident_zeros};
-use contaccum_objective::{Batch, GradientsMut, KnownPositives, LossReport, Objective, ObjectiveConfig};
+use contaccum_objective::{
+    BankMovement, Batch, Compensation, GradientsMut, KnownPositives, LossReport, Objective, ObjectiveConfig,
+};
 
 use crate::loader::Loader;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, banks_bytes, products_bytes};
+use crate::probe::ProbeRows;
 use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
-use crate::{BankDtype, Enqueue, MethodPoint, Rows, TokenizedSample, TrainConfig, TrainError};
+use crate::warmup::WarmupGate;
+use crate::{
+    BankDrift, BankDtype, BankWarmup, Enqueue, MethodPoint, RowScale, Rows, TokenizedSample, TrainConfig,
+    TrainError,
+};
 
 /// What one update did.
 #[derive(Clone, Debug)]
@@ -48,11 +55,14 @@ pub struct UpdateReport {
     pub rows_without_negatives: usize,
     /// Samples in the banks afterwards.
     pub bank_samples: usize,
+    /// How far the update moved the encoder, and the banks with it; `None` where banks are not moved.
+    pub bank_movement: Option<BankMovement>,
     /// Rows of the total batch.
     pub rows: usize,
     /// Tokens encoded (once each, recomputation not counted).
     pub tokens: usize,
-    /// Seconds spent on losses and banks: all that is not the encoders' and the optimizer's.
+    /// Seconds spent on losses and banks, with the probe that moves them: all that is not the encoders' passes for the
+    /// gradient and the optimizer's.
     pub objective_seconds: f64,
 }
 
@@ -80,7 +90,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(config: &TrainConfig, point: &MethodPoint, dim: usize) -> Self {
+    /// `unit_length`: whether vectors have length one.
+    fn new(config: &TrainConfig, point: &MethodPoint, dim: usize, unit_length: bool) -> Self {
         let rows_tokens = point.chunk_size * config.row_tokens();
         let tokens = config.max_tokens.map_or(rows_tokens, |most| most.min(rows_tokens));
         let limits = |sequences: usize, longest: usize| PassLimits {
@@ -109,6 +120,18 @@ impl Sizes {
                 bank_queries: point.bank_queries,
                 bank_passages: point.bank_passages,
                 bank_hard_negatives: point.bank_hard_negatives,
+                bank_drift: match point.bank_drift {
+                    BankDrift::None => contaccum_objective::BankDrift::None,
+                    BankDrift::Compensate => contaccum_objective::BankDrift::Compensate(Compensation {
+                        probe_samples: ProbeRows::rows(config.total_batch_size()),
+                        one_encoder: config.tied,
+                        unit_length,
+                    }),
+                },
+                row_scale: match point.row_scale {
+                    RowScale::Current => contaccum_objective::RowScale::Current,
+                    RowScale::All => contaccum_objective::RowScale::All,
+                },
                 max_batch_samples: point.micro_batch_size,
                 max_hard_negatives_per_sample: config.hard_negatives,
                 bank_dtype: match config.memory_bank_dtype {
@@ -195,6 +218,45 @@ struct Chunk {
     vectors: Vec<f32>,
 }
 
+/// The passages of samples.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passages {
+    /// Positives, then hard negatives.
+    All,
+    Positives,
+}
+
+impl Chunk {
+    /// Represents samples, the first of which is row `row` of its total batch: queries into `queries`, passages into
+    /// the chunk's own vectors. Their activations stay in the passes.
+    fn represent(
+        &mut self,
+        towers: &mut Towers,
+        samples: &[TokenizedSample],
+        row: usize,
+        passages: Passages,
+        stream: DropoutStream,
+        queries: &mut [f32],
+    ) {
+        let Self { query_pass, passage_pass, workspace, vectors } = self;
+        query_pass.clear();
+        passage_pass.clear();
+        for (i, sample) in samples.iter().enumerate() {
+            query_pass.push(&sample.query, sequence_key(row + i, Role::Query));
+            passage_pass.push(&sample.positive, sequence_key(row + i, Role::Positive));
+        }
+        let with_negatives = if passages == Passages::All { samples } else { &[] };
+        for (i, sample) in with_negatives.iter().enumerate() {
+            for (j, hard) in sample.hard_negatives.iter().enumerate() {
+                passage_pass.push(hard, sequence_key(row + i, Role::HardNegative(j)));
+            }
+        }
+        passage_pass.follow(query_pass);
+        towers.query.encoder.represent(query_pass, workspace, Some(stream), queries);
+        towers.of_passages().encoder.represent(passage_pass, workspace, Some(stream), vectors);
+    }
+}
+
 /// Samples `first..end` of a micro-batch, whose hard negatives are `hard.0..hard.1` of it.
 #[derive(Clone, Copy)]
 struct Span {
@@ -210,11 +272,14 @@ pub struct Trainer {
     pub(crate) towers: Towers,
     pub(crate) objective: Objective,
     pub(crate) updates_done: usize,
+    pub(crate) warmup: WarmupGate,
     total_updates: usize,
     warmup_updates: usize,
     chunk: Chunk,
     representations: Representations,
     gradients: Representations,
+    /// Where banks are moved.
+    probe: Option<ProbeRows>,
     objective_seconds: f64,
 }
 
@@ -233,7 +298,7 @@ impl Trainer {
         let point = config.resolve()?;
         let shape = query.config().clone();
         let dim = query.dim();
-        let sizes = Sizes::new(&config, &point, dim);
+        let sizes = Sizes::new(&config, &point, dim, query.settings().normalize);
         let both = sizes.both();
         let longest_vectors = both.sequences * dim;
         Ok(Self {
@@ -241,6 +306,7 @@ impl Trainer {
             towers: Towers::new(query, passage, config.freeze_embeddings),
             objective: Objective::new(sizes.objective.clone())?,
             updates_done: 0,
+            warmup: WarmupGate::new(total_updates),
             total_updates,
             warmup_updates: config.warmup_updates(total_updates),
             chunk: Chunk {
@@ -251,6 +317,7 @@ impl Trainer {
             },
             representations: Representations::new(sizes.represented, config.hard_negatives, dim),
             gradients: Representations::new(sizes.micro_batch, config.hard_negatives, dim),
+            probe: point.moves_banks().then(|| ProbeRows::new(config.total_batch_size(), dim)),
             objective_seconds: 0.0,
             config,
         })
@@ -275,9 +342,11 @@ impl Trainer {
     ) -> Result<MemoryPlan, TrainError> {
         let point = config.resolve()?;
         let dim = shape.hidden_size;
-        let sizes = Sizes::new(config, &point, dim);
+        let sizes = Sizes::new(config, &point, dim, config.similarity == Similarity::Cosine);
         let vectors_per_sample = 1 + config.passages_per_row();
-        let vectors = sizes.both().sequences + vectors_per_sample * (sizes.represented + sizes.micro_batch);
+        let probed = if point.moves_banks() { ProbeRows::vectors(config.total_batch_size()) } else { 0 };
+        let vectors =
+            sizes.both().sequences + vectors_per_sample * (sizes.represented + sizes.micro_batch) + probed;
         let encoders = if config.tied { 1 } else { 2 };
         let (weights, trained) =
             Towers::memory_bytes(&Layout::new(shape), config.freeze_embeddings, encoders);
@@ -348,15 +417,21 @@ impl Trainer {
             self.enqueue_all(batch);
             self.objective_seconds += started.elapsed().as_secs_f64();
         }
+        let bank_movement = if banks == Banks::Idle { None } else { self.move_banks(batch) };
         if !self.point.keep_past {
             self.objective.clear();
         }
         let mean =
             |of: &dyn Fn(&LossReport) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
         let columns = self.point.bank_passages || self.point.bank_hard_negatives;
+        let current_rows_loss = mean(&|report| report.current_rows_loss);
+        if banks == Banks::Filling {
+            let negatives = mean(&|report| report.negatives_per_query);
+            self.warmup.see(current_rows_loss, negatives, self.updates_done, self.total_updates);
+        }
         Ok(UpdateReport {
             micro_losses,
-            current_rows_loss: mean(&|report| report.current_rows_loss),
+            current_rows_loss,
             gradient_norms,
             learning_rate,
             negatives_per_query: last.negatives_per_query,
@@ -368,15 +443,24 @@ impl Trainer {
             rows_without_negatives: reports.iter().map(|report| report.rows_without_negatives).sum(),
             own_positives_in_bank: reports.iter().map(|report| report.own_positives_in_bank).sum(),
             bank_samples: self.objective.bank_len(),
+            bank_movement,
             rows: batch.len(),
             tokens: batch.iter().map(TokenizedSample::tokens).sum(),
             objective_seconds: self.objective_seconds,
         })
     }
 
-    /// What the banks do in the next update: idle at the start of their warm-up, then filled just before its end.
+    /// What the banks do in the next update. In a warm-up of known length they are idle, then filled just before its
+    /// end; in one that may end after any update they are filled all along.
     fn banks(&self) -> Banks {
-        let left = self.config.memory_bank_warmup.saturating_sub(self.updates_done);
+        if self.point.bank_samples == 0 {
+            return Banks::Idle;
+        }
+        let left = match self.config.memory_bank_warmup {
+            BankWarmup::Auto if self.warmup.is_open() => return Banks::Used,
+            BankWarmup::Auto => return Banks::Filling,
+            BankWarmup::Updates(updates) => updates.saturating_sub(self.updates_done),
+        };
         let to_fill = match self.point.keep_past {
             true => self.point.bank_samples.div_ceil(self.config.total_batch_size()),
             false => 0,
@@ -404,6 +488,26 @@ impl Trainer {
             let place = self.place(step * self.point.micro_batch_size);
             self.objective.enqueue(self.representations.batch(place, &Ids::new(micro_batch), dim));
         }
+    }
+
+    /// Encodes the probed rows of the total batch again, under the dropout masks of their update, and moves the banks.
+    fn move_banks(&mut self, batch: &[TokenizedSample]) -> Option<BankMovement> {
+        let probe = self.probe.as_mut()?;
+        let started = Instant::now();
+        let stream = DropoutStream { seed: self.config.seed, update: self.updates_done as u64 - 1 };
+        let (first, dim) = (probe.first_row(), self.towers.query.encoder.dim());
+        let rows = &batch[first..];
+        for span in spans(rows, self.point.chunk_size, self.config.max_tokens.unwrap_or(usize::MAX)) {
+            let samples = &rows[span.first..span.end];
+            let at = span.first * dim..span.end * dim;
+            let queries = &mut probe.queries.after[at.clone()];
+            let row = first + span.first;
+            self.chunk.represent(&mut self.towers, samples, row, Passages::Positives, stream, queries);
+            probe.positives.after[at.clone()].copy_from_slice(&self.chunk.vectors[..at.len()]);
+        }
+        let movement = self.objective.move_banks(probe.seen());
+        self.objective_seconds += started.elapsed().as_secs_f64();
+        movement
     }
 
     /// Clips, updates both encoders and returns the learning rate used.
@@ -438,6 +542,9 @@ impl Trainer {
         let dim = self.towers.query.encoder.dim();
         let ids = Ids::new(micro_batch);
         let batch = self.representations.batch(self.place(first_row), &ids, dim);
+        if let Some(probe) = &mut self.probe {
+            probe.remember(first_row, batch.queries, batch.positives);
+        }
         let gradients = GradientsMut {
             queries: &mut self.gradients.queries[..batch.queries.len()],
             positives: &mut self.gradients.positives[..batch.positives.len()],
@@ -475,28 +582,13 @@ impl Trainer {
         stream: DropoutStream,
     ) {
         let samples = &micro_batch[span.first..span.end];
-        let row = first_row + span.first;
         let (first_sample, first_hard) = self.place(first_row);
-        let Chunk { query_pass, passage_pass, workspace, vectors } = &mut self.chunk;
-        query_pass.clear();
-        passage_pass.clear();
-        for (i, sample) in samples.iter().enumerate() {
-            query_pass.push(&sample.query, sequence_key(row + i, Role::Query));
-            passage_pass.push(&sample.positive, sequence_key(row + i, Role::Positive));
-        }
-        for (i, sample) in samples.iter().enumerate() {
-            for (j, hard) in sample.hard_negatives.iter().enumerate() {
-                passage_pass.push(hard, sequence_key(row + i, Role::HardNegative(j)));
-            }
-        }
-        passage_pass.follow(query_pass);
         let dim = self.towers.query.encoder.dim();
         let at = (first_sample + span.first) * dim..(first_sample + span.end) * dim;
         let queries = &mut self.representations.queries[at.clone()];
-        self.towers.query.encoder.represent(query_pass, workspace, Some(stream), queries);
-        let encoder = &self.towers.of_passages().encoder;
-        encoder.represent(passage_pass, workspace, Some(stream), vectors);
-        let (positives, hard) = vectors.split_at(samples.len() * dim);
+        let row = first_row + span.first;
+        self.chunk.represent(&mut self.towers, samples, row, Passages::All, stream, queries);
+        let (positives, hard) = self.chunk.vectors.split_at(samples.len() * dim);
         self.representations.positives[at].copy_from_slice(positives);
         let hard_at = (first_hard + span.hard.0) * dim..(first_hard + span.hard.1) * dim;
         let hard = &hard[..hard_at.len()];

@@ -1,14 +1,21 @@
 //! When banks are filled, when they are used, and what a trainer says of them.
 
 use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
-use contaccum_training::{BankDtype, Enqueue, Method, TokenizedSample, TrainConfig, Trainer, UpdateReport};
+use contaccum_training::{
+    BankDrift, BankDtype, BankWarmup, Enqueue, Method, RowScale, TokenizedSample, TrainConfig, Trainer,
+    UpdateReport,
+};
 
 const LOCAL: usize = 2;
 const STEPS: usize = 3;
 const TOTAL: usize = LOCAL * STEPS;
 
+/// The paper's banks.
 fn config(bank_samples: usize) -> TrainConfig {
     TrainConfig {
+        memory_bank_warmup: BankWarmup::Updates(0),
+        bank_drift: BankDrift::None,
+        row_scale: RowScale::All,
         model: "random".into(),
         train: "none".into(),
         output_dir: "none".into(),
@@ -25,6 +32,11 @@ fn config(bank_samples: usize) -> TrainConfig {
 }
 
 fn trainer(config: TrainConfig) -> Trainer {
+    trainer_of(config, None, 0.0)
+}
+
+/// Of the given weights, or of random ones.
+fn trainer_of(config: TrainConfig, weights: Option<Vec<f32>>, dropout: f64) -> Trainer {
     config.validate().unwrap();
     let shape = BertConfig {
         hidden_size: 16,
@@ -33,11 +45,14 @@ fn trainer(config: TrainConfig) -> Trainer {
         intermediate_size: 32,
         vocab_size: 50,
         max_position_embeddings: 8,
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
         ..BertConfig::default()
     };
-    let weights = random_weights(&shape, &Layout::new(&shape), 3);
-    Trainer::new(config, Encoder::new(shape.clone(), ModelSettings::plain(&shape), weights), None, 100)
-        .unwrap()
+    let weights = weights.unwrap_or_else(|| random_weights(&shape, &Layout::new(&shape), 3));
+    let encoder = || Encoder::new(shape.clone(), ModelSettings::plain(&shape), weights.clone());
+    let passage = (!config.tied).then(encoder);
+    Trainer::new(config, encoder(), passage, 100).unwrap()
 }
 
 /// The total batch of an update; every passage has an id of its own.
@@ -67,10 +82,18 @@ fn losses(reports: &[UpdateReport]) -> Vec<Vec<f64>> {
 
 #[test]
 fn until_its_banks_are_warm_contaccum_is_gradient_accumulation_to_the_bit() {
-    let plain = TrainConfig { method: Method::GradAccum, memory_bank_size: None, ..config(0) };
+    let plain = TrainConfig {
+        method: Method::GradAccum,
+        memory_bank_size: None,
+        memory_bank_warmup: BankWarmup::Auto,
+        bank_drift: BankDrift::Compensate,
+        row_scale: RowScale::Current,
+        ..config(0)
+    };
     let expected = losses(&updates(&mut trainer(plain), 0..6));
     for memory_bank_enqueue in [Enqueue::MicroBatch, Enqueue::Update] {
-        let warming = TrainConfig { memory_bank_warmup: 5, memory_bank_enqueue, ..config(10) };
+        let warming =
+            TrainConfig { memory_bank_warmup: BankWarmup::Updates(5), memory_bank_enqueue, ..config(10) };
         let mut trainer = trainer(warming);
         let found = updates(&mut trainer, 0..6);
         assert_eq!(losses(&found[..5]), expected[..5]);
@@ -87,7 +110,7 @@ fn until_its_banks_are_warm_contaccum_is_gradient_accumulation_to_the_bit() {
 fn banks_that_are_warm_hold_what_a_bank_filled_all_along_holds() {
     // The same encoder (a learning rate of 0), so the same vectors, whatever the banks did before.
     let still = TrainConfig { learning_rate: 0.0, ..config(10) };
-    let warming = TrainConfig { memory_bank_warmup: 4, ..still.clone() };
+    let warming = TrainConfig { memory_bank_warmup: BankWarmup::Updates(4), ..still.clone() };
     let always = losses(&updates(&mut trainer(still), 0..6)).concat();
     let warmed = losses(&updates(&mut trainer(warming), 0..6)).concat();
     for (a, b) in warmed.iter().zip(&always).skip(4 * STEPS) {
@@ -139,4 +162,149 @@ fn own_positives_in_the_bank_are_counted_with_and_without_the_mask() {
         let masked = if mask_false_negatives { 1.0 } else { 0.0 };
         assert_eq!(again.negatives_per_query, (2 * LOCAL + 2 * TOTAL - 1) as f64 - masked);
     }
+}
+
+/// Banks that move with the encoder, used from the first update on.
+fn moving(bank_samples: usize) -> TrainConfig {
+    TrainConfig {
+        bank_drift: BankDrift::Compensate,
+        row_scale: RowScale::Current,
+        learning_rate: 1e-3,
+        ..config(bank_samples)
+    }
+}
+
+#[test]
+fn an_encoder_that_stands_still_moves_nothing_under_any_dropout() {
+    let still = TrainConfig { learning_rate: 0.0, ..moving(10) };
+    for report in updates(&mut trainer_of(still, None, 0.3), 0..3) {
+        let movement = report.bank_movement.unwrap();
+        // The same masks: vectors made twice differ by rounding at most.
+        assert!(movement.drift < 1e-10 && movement.path < 1e-4 && movement.evicted == 0, "{movement:?}");
+    }
+}
+
+#[test]
+fn banked_vectors_move_towards_what_the_new_encoder_makes_of_their_texts() {
+    let after_one_update = |config: TrainConfig, weights: Option<Vec<f32>>| {
+        let mut trainer = trainer_of(config, weights, 0.0);
+        trainer.update(&batch(0)).unwrap();
+        let weights = trainer.query_encoder().weights().to_vec();
+        (trainer.objective_mut().state().columns, weights)
+    };
+    let (moved, weights) = after_one_update(moving(TOTAL), None);
+    let (stayed, same) = after_one_update(TrainConfig { bank_drift: BankDrift::None, ..moving(TOTAL) }, None);
+    assert_eq!(weights, same);
+    let still = TrainConfig { learning_rate: 0.0, bank_drift: BankDrift::None, ..moving(TOTAL) };
+    let (fresh, _) = after_one_update(still, Some(weights));
+    let distance = |from: &[f32]| from.iter().zip(&fresh).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+    println!("{} from where they would be, not {}", distance(&moved), distance(&stayed));
+    assert!(distance(&moved) < 0.7 * distance(&stayed), "{} {}", distance(&moved), distance(&stayed));
+}
+
+#[test]
+fn banks_move_alike_however_an_update_is_cut_and_whenever_vectors_enter() {
+    let movements = |config: TrainConfig| -> Vec<_> {
+        updates(&mut trainer(config), 0..4).iter().map(|report| report.bank_movement.unwrap()).collect()
+    };
+    // 48 rows: three are probed, more than a micro-batch has.
+    let wide = TrainConfig { gradient_accumulation_steps: 24, ..moving(64) };
+    let wide_batch = |update: usize| (8 * update..8 * (update + 1)).flat_map(batch).collect::<Vec<_>>();
+    let drift = |config: &TrainConfig| {
+        trainer(config.clone()).update(&wide_batch(0)).unwrap().bank_movement.unwrap().drift
+    };
+    let whole = drift(&wide);
+    for config in [
+        TrainConfig { max_tokens: Some(wide.row_tokens()), ..wide.clone() },
+        TrainConfig {
+            memory_bank_dtype: BankDtype::Bf16,
+            memory_bank_warmup: BankWarmup::Auto,
+            ..wide.clone()
+        },
+        TrainConfig {
+            memory_bank_enqueue: Enqueue::Update,
+            memory_bank_warmup: BankWarmup::Auto,
+            ..wide.clone()
+        },
+    ] {
+        // Until banks are used, the update is the same.
+        let (config, whole) = match config.memory_bank_warmup {
+            BankWarmup::Auto => {
+                let warming = TrainConfig { memory_bank_warmup: BankWarmup::Auto, ..wide.clone() };
+                (config, drift(&warming))
+            }
+            BankWarmup::Updates(_) => (config, whole),
+        };
+        let found = drift(&config);
+        assert!((found - whole).abs() < 1e-3 * whole, "{found} {whole}: {config:?}");
+    }
+    for config in [
+        TrainConfig { tied: false, ..moving(10) },
+        TrainConfig { method: Method::PreBatch, ..moving(10) },
+        TrainConfig { method: Method::ContaccumGradCache, ..moving(10) },
+        TrainConfig { bank_passages: Some(false), ..moving(10) },
+        TrainConfig { memory_bank_warmup: BankWarmup::Updates(1), ..moving(10) },
+    ] {
+        for (update, movement) in movements(config.clone()).into_iter().enumerate() {
+            assert!(movement.drift > 0.0 && movement.path > 0.0, "{update}: {movement:?} {config:?}");
+        }
+    }
+}
+
+#[test]
+fn what_no_update_outlives_or_is_told_to_stay_does_not_move() {
+    for config in [
+        TrainConfig { keep_past: Some(false), ..moving(10) },
+        config(10),
+        TrainConfig { memory_bank_warmup: BankWarmup::Updates(9), ..moving(10) },
+    ] {
+        assert!(updates(&mut trainer(config), 0..2).iter().all(|report| report.bank_movement.is_none()));
+    }
+}
+
+#[test]
+fn from_an_encoder_that_changes_fast_samples_leave_and_those_of_the_last_update_stay() {
+    let fast = TrainConfig { learning_rate: 2e-2, ..moving(100) };
+    let reports = updates(&mut trainer(fast), 0..8);
+    let evicted: usize = reports.iter().map(|report| report.bank_movement.unwrap().evicted).sum();
+    assert!(evicted > 0, "{:?}", reports.iter().map(|report| report.bank_movement).collect::<Vec<_>>());
+    for report in &reports {
+        let movement = report.bank_movement.unwrap();
+        let step = (2.0 * movement.drift).sqrt();
+        assert!(report.bank_samples >= TOTAL || step > 0.7, "{movement:?}");
+        assert!(movement.path <= 0.35 || report.bank_samples == TOTAL || report.bank_samples == 0);
+        assert!(report.loss().is_finite());
+    }
+}
+
+#[test]
+fn by_default_banks_stay_out_until_the_loss_says_that_the_encoder_has_learned() {
+    let auto = TrainConfig { memory_bank_warmup: BankWarmup::Auto, learning_rate: 1e-3, ..moving(12) };
+    let plain = TrainConfig {
+        method: Method::GradAccum,
+        memory_bank_size: None,
+        learning_rate: 1e-3,
+        bank_drift: BankDrift::Compensate,
+        row_scale: RowScale::Current,
+        memory_bank_warmup: BankWarmup::Auto,
+        ..config(0)
+    };
+    // 100 updates in all; of a random encoder on random rows the loss stays that of guessing.
+    let (found, expected) = (updates(&mut trainer(auto), 0..40), updates(&mut trainer(plain), 0..40));
+    let out = found.iter().take_while(|report| report.bank_mass_by_age.is_none()).count();
+    assert!((1..=33).contains(&out), "{out}");
+    assert_eq!(losses(&found[..out]), losses(&expected[..out]));
+    assert!(found[out..].iter().all(|report| report.bank_mass_by_age.is_some()));
+}
+
+#[test]
+fn with_the_scale_of_current_rows_the_gradient_does_not_shrink_while_the_banks_fill() {
+    let ratio = |row_scale| {
+        let config = TrainConfig { row_scale, learning_rate: 0.0, bank_drift: BankDrift::None, ..moving(60) };
+        let reports = updates(&mut trainer(config), 0..10);
+        reports[9].gradient_norms.global / reports[0].gradient_norms.global
+    };
+    let (current, all) = (ratio(RowScale::Current), ratio(RowScale::All));
+    println!("gradient norm of full banks over that of empty ones: {current} and {all}");
+    assert!(current > 3.0 * all);
 }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use contaccum_encoder::{
     BertConfig, Encoder, ModelFolder, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
 };
-use contaccum_training::{Method, Rows, TokenizedSample, TrainConfig, Trainer};
+use contaccum_training::{
+    BankDrift, BankWarmup, Method, RowScale, Rows, TokenizedSample, TrainConfig, Trainer,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -169,6 +171,9 @@ fn train_config(settings: &Settings, run: &Run, cached_as: Method) -> TrainConfi
             "all" if flags.query_bank => Rows::All,
             _ => Rows::Current,
         }),
+        memory_bank_warmup: if banked { BankWarmup::Updates(0) } else { BankWarmup::Auto },
+        bank_drift: if banked { BankDrift::None } else { BankDrift::Compensate },
+        row_scale: if banked { RowScale::All } else { RowScale::Current },
         tied: run.regime.tied,
         temperature: run.regime.temperature,
         mask_false_negatives: run.regime.mask,

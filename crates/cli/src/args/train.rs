@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args};
+use contaccum_training::BankWarmup;
 use serde::Serialize;
 
 use super::OutputArgs;
@@ -198,15 +199,20 @@ struct MethodFlags {
         ["full-batch", "grad-accum", "grad-cache", "pre-batch", "contaccum", "contaccum-grad-cache"]
     ))]
     method: Option<String>,
-    /// Capacity of each bank in samples, for the methods with banks [default: 512]
+    /// Capacity of each bank in samples, for the methods with banks [default: four total batches]
     #[arg(long, value_name = "SAMPLES")]
     memory_bank_size: Option<u32>,
     /// How banked vectors are stored: bf16 takes half the memory, rounded to 8 significant bits [default: f32]
     #[arg(long, value_parser = one_of(["f32", "bf16"]))]
     memory_bank_dtype: Option<String>,
-    /// First updates that leave the banks out; they are filled just before they are used [default: 0]
+    /// First updates that leave the banks out: a number, or auto, until the loss says that the encoder has learned enough
+    /// (at most a third of the run) [default: auto]
     #[arg(long, value_name = "UPDATES")]
-    memory_bank_warmup: Option<u32>,
+    memory_bank_warmup: Option<BankWarmup>,
+    /// Banked vectors when the encoder changes: moved with it, by a few rows encoded again after each update, or left as
+    /// they are, as in the paper [default: compensate]
+    #[arg(long, value_parser = one_of(["compensate", "none"]))]
+    bank_drift: Option<String>,
     /// When vectors enter the banks: after each micro-batch, or all at the end of the update [default: micro-batch]
     #[arg(long, value_parser = one_of(["micro-batch", "update"]))]
     memory_bank_enqueue: Option<String>,
@@ -225,6 +231,10 @@ struct MethodFlags {
     /// Queries in the loss: current and banked, or current alone [default: by method]
     #[arg(long, value_parser = one_of(["all", "current"]))]
     rows: Option<String>,
+    /// What a micro-batch's summed loss is divided by for the gradient: its current rows, or all its rows, banked ones
+    /// included, as in the paper [default: current]
+    #[arg(long, value_parser = one_of(["current", "all"]))]
+    row_scale: Option<String>,
     /// Divisor of the similarities [default: 0.05]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,

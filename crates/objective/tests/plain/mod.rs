@@ -1,9 +1,14 @@
 //! The objective in plain `f64`: the whole matrix, no tiles, no caches, the banks as lists of samples.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+mod moving;
+
 use std::collections::{HashSet, VecDeque};
 
-use contaccum_objective::{BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig, Rows};
+use contaccum_objective::{
+    BankDtype, Batch, GradientsMut, LossReport, Objective, ObjectiveConfig, RowScale, Rows,
+};
+use moving::{Moving, Probed};
 
 /// One sample with its representations and passage ids.
 #[derive(Clone, Debug)]
@@ -119,6 +124,8 @@ pub struct Plain {
     pub bank: VecDeque<Sample>,
     /// Pairs of a query id and a passage id.
     pub known: HashSet<(u32, u32)>,
+    /// What moved banks remember of their samples, where they move.
+    pub moving: Option<Moving>,
 }
 
 /// What the plain objective reports.
@@ -143,6 +150,8 @@ struct Column<'a> {
     /// The sample whose positive this is, banked samples first.
     positive_of: Option<usize>,
     banked: Option<usize>,
+    /// Among the columns of a banked sample.
+    place: usize,
     gradient: Option<&'a mut [f64]>,
 }
 
@@ -152,20 +161,23 @@ fn widen(values: &[f32]) -> Vec<f64> {
 
 impl Plain {
     pub fn new(config: ObjectiveConfig) -> Self {
-        Self { config, bank: VecDeque::new(), known: HashSet::new() }
+        Self { moving: Moving::new(&config), config, bank: VecDeque::new(), known: HashSet::new() }
     }
 
     pub fn enqueue(&mut self, samples: &[Sample]) {
-        for sample in samples {
-            self.bank.push_back(sample.clone());
-            if self.bank.len() > self.config.bank_samples {
-                self.bank.pop_front();
-            }
+        let capacity = self.config.bank_samples;
+        let entering = &samples[samples.len().saturating_sub(capacity)..];
+        let leaving = (self.bank.len() + entering.len()).saturating_sub(capacity);
+        self.bank.drain(..leaving);
+        self.bank.extend(entering.iter().cloned());
+        if let Some(moving) = &mut self.moving {
+            moving.entered(&self.bank, leaving, entering.len());
         }
     }
 
     pub fn clear(&mut self) {
         self.bank.clear();
+        self.moving = Moving::new(&self.config);
     }
 
     /// The loss alone, of representations in `f64`, for finite differences.
@@ -201,6 +213,7 @@ impl Plain {
                 values: p.to_vec(),
                 positive_of: Some(banked + i),
                 banked: None,
+                place: 0,
                 gradient: Some(g),
             });
         }
@@ -211,6 +224,7 @@ impl Plain {
                 values: h.to_vec(),
                 positive_of: None,
                 banked: None,
+                place: 0,
                 gradient: Some(g),
             });
         }
@@ -220,15 +234,17 @@ impl Plain {
                 values: widen(&sample.positive),
                 positive_of: Some(i),
                 banked: Some(i),
+                place: 0,
                 gradient: None,
             });
-            for (id, values) in &sample.hard_negatives {
+            for (place, (id, values)) in sample.hard_negatives.iter().enumerate() {
                 if self.config.bank_hard_negatives {
                     columns.push(Column {
                         id: *id,
                         values: widen(values),
                         positive_of: None,
                         banked: Some(i),
+                        place: 1 + place,
                         gradient: None,
                     });
                 }
@@ -260,6 +276,10 @@ impl Plain {
         let mut gross_queries = vec![0.0; queries.len()];
         let mut gross_columns = vec![0.0; positives.len() + hard_negatives.len()];
         let n = samples.len();
+        let divisor = match self.config.row_scale {
+            RowScale::All => rows.len(),
+            RowScale::Current => n,
+        } as f64;
         for (index, (sample, [query_id, id], query)) in rows.iter().enumerate() {
             let relevant = |column: &Column| column.id == *id || self.known.contains(&(*query_id, column.id));
             let own = |column: &Column| column.positive_of == Some(*sample);
@@ -272,6 +292,11 @@ impl Plain {
             let logit = |column: &Column| {
                 if !counted(column) {
                     return f64::NEG_INFINITY;
+                }
+                if let (Some(moving), Some(banked)) = (&self.moving, column.banked)
+                    && index >= n
+                {
+                    return moving.logit(*sample, banked, column.place);
                 }
                 query.iter().zip(&column.values).map(|(a, b)| a * b).sum::<f64>() / tau
             };
@@ -303,7 +328,7 @@ impl Plain {
                     let age = banked - 1 - i;
                     report.bank_mass_by_age[7 - age * 8 / self.config.bank_samples] += p / n as f64;
                 }
-                let weight = if j == own { (-loss).exp_m1() } else { p } * scale / (rows.len() as f64 * tau);
+                let weight = if j == own { (-loss).exp_m1() } else { p } * scale / (divisor * tau);
                 if current {
                     let gradient = dq[index * dim..].iter_mut().zip(&mut gross_queries[index * dim..]);
                     for ((g, gross), x) in gradient.zip(&column.values) {
@@ -372,6 +397,19 @@ impl Numbers {
     pub fn vector(&mut self, dim: usize, deviation: f64) -> Vec<f32> {
         let mut normal = || (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos();
         (0..dim).map(|_| (normal() * deviation) as f32).collect()
+    }
+
+    /// Samples before and after an update that moves them by `distance`, a part of their length, mostly alike.
+    pub fn probed(&mut self, count: usize, dim: usize, deviation: f64, distance: f64) -> Probed {
+        let common = self.vector(dim, deviation * distance);
+        let mut side = || {
+            let before = self.vector(count * dim, deviation);
+            let own = self.vector(count * dim, 0.3 * deviation * distance);
+            let moves = common.iter().cycle().zip(&own);
+            let after = before.iter().zip(moves).map(|(x, (all, own))| x + all + own).collect();
+            [before, after]
+        };
+        Probed { queries: side(), positives: side() }
     }
 
     /// Samples with up to `most_hard` hard negatives each and passage ids below `ids`.
