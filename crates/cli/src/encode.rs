@@ -11,6 +11,7 @@ use twox_hash::XxHash3_64;
 
 use crate::args::EncodeArgs;
 use crate::model::{Role, TextEncoder, word};
+use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
@@ -41,7 +42,8 @@ pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
 }
 
 fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {
-    let corpus = Corpus::open(path)?;
+    let corpus = Corpus::open_with(path, args.strict.into())?;
+    notes::tell(corpus.notes());
     let model = TextEncoder::load(&args.model, Role::Passage, args.texts.max_length)?;
     let format = args.texts.passage_format;
     let mut description = describe(args, &model, corpus.path(), corpus.len())?;
@@ -58,7 +60,8 @@ fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStor
 }
 
 fn encode_queries(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {
-    let ChosenQueries { queries, chosen } = ChosenQueries::open(path, args.split.split.as_deref())?;
+    let ChosenQueries { queries, chosen } =
+        ChosenQueries::open(path, args.split.split.as_deref(), args.strict)?;
     let model = TextEncoder::load(&args.model, Role::Query, args.texts.max_length)?;
     let mut description = describe(args, &model, queries.path(), chosen.len())?;
     description.settings.insert("prompt".into(), model.encoder.settings().query_prompt.clone());

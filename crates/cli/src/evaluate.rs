@@ -8,7 +8,9 @@ use contaccum_retrieval::{Answers, MeanInterval, PairedDifference, Run, evaluate
 use serde::Serialize;
 
 use crate::args::EvaluateArgs;
+use crate::notes;
 use crate::output;
+use crate::search::tell_of_themselves;
 
 /// What is written: measures by name, what they were averaged over, and how a baseline differs.
 #[derive(Serialize)]
@@ -139,7 +141,13 @@ impl Report {
 
 impl Measured {
     fn of(args: &EvaluateArgs, path: &Path) -> anyhow::Result<Self> {
-        let run = Run::read(path)?;
+        let mut run = Run::read(path)?;
+        if args.ignore_identical_ids {
+            let left_out = run.leave_out_identical_ids();
+            tracing::info!("{}: left out {left_out} passages with the id of their query", path.display());
+        } else {
+            tell_of_themselves(&run);
+        }
         let mut measured = Self::default();
         if let Some(qrels) = &args.qrels {
             measured.judge(args, path, &run, qrels)?;
@@ -152,7 +160,9 @@ impl Measured {
 
     fn judge(&mut self, args: &EvaluateArgs, path: &Path, run: &Run, qrels: &Path) -> anyhow::Result<()> {
         let path = path.display();
-        let found = evaluate(run, &Qrels::open(qrels)?, &args.metrics)
+        let judgments = Qrels::open_with(qrels, args.strict.into())?;
+        notes::tell(judgments.notes());
+        let found = evaluate(run, &judgments, &args.metrics)
             .map_err(|error| anyhow::anyhow!("{path} by {}: {error}", qrels.display()))?;
         tracing::info!(
             "{path}: {} queries; left out: {} without a relevant passage, {} not judged",
@@ -191,8 +201,9 @@ impl Measured {
         questions: &Path,
         corpus: &Path,
     ) -> anyhow::Result<()> {
-        let questions = Queries::open(questions)?;
-        let corpus = Corpus::open(corpus)?;
+        let questions = Queries::open_with(questions, args.strict.into())?;
+        let corpus = Corpus::open_with(corpus, args.strict.into())?;
+        [questions.notes(), corpus.notes()].into_iter().for_each(notes::tell);
         let (ids, answers) = answered(&questions)?;
         if ids.iter().all(|id| run.get(id).is_none()) {
             let (run, questions) = (path.display(), questions.path().display());

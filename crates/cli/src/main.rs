@@ -7,6 +7,7 @@ mod evaluate;
 mod export;
 mod failure;
 mod model;
+mod notes;
 mod output;
 mod plan;
 mod progress;

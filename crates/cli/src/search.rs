@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use contaccum_data::{Corpus, Passage};
-use contaccum_retrieval::{EmbeddingStore, Run, encode_in_memory, search_store};
+use contaccum_retrieval::{EmbeddingStore, Run, check_names, encode_in_memory, search_store};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
@@ -19,13 +19,26 @@ const SNIPPET_CHARS: usize = 80;
 pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     crate::use_threads(args.threads)?;
     let index = EmbeddingStore::open(&args.index)?;
-    let queries = QueryVectors::of(args)?;
     let passages = index.ids()?;
+    if args.output.is_some() {
+        // Told before anything is encoded: a run file cannot hold every id.
+        check_names(&args.tag, [], passages.iter().map(String::as_str))?;
+    }
+    let queries = QueryVectors::of(args)?;
+    // One more than asked for may have to go.
+    let depth = args.top_k.saturating_add(usize::from(args.ignore_identical_ids && args.top_k > 0));
     let found = {
         let _progress = Progress::waiting("Searching", format!("{} passages", passages.len()));
-        search_store(&queries.vectors, queries.dim, &index, args.top_k)?
+        search_store(&queries.vectors, queries.dim, &index, &passages, depth)?
     };
-    let run = Run::from_hits(&queries.ids, &passages, &found)?;
+    let mut run = Run::from_hits(&queries.ids, &passages, &found)?;
+    if args.ignore_identical_ids {
+        let left_out = run.leave_out_identical_ids();
+        run.truncate(args.top_k);
+        tracing::info!("left out {left_out} passages with the id of their query");
+    } else if args.input.query.is_none() {
+        tell_of_themselves(&run);
+    }
     match &args.output {
         Some(path) => {
             run.write(path, &args.tag)?;
@@ -55,7 +68,10 @@ impl QueryVectors {
         match (&args.input.query_embeddings, &args.input.queries, &args.input.query) {
             (Some(folder), _, _) => Self::stored(folder),
             (None, Some(path), _) => {
-                let texts = ChosenQueries::open(path, args.split.as_deref())?;
+                let texts = ChosenQueries::open(path, args.split.as_deref(), args.strict)?;
+                if args.output.is_some() {
+                    check_names(&args.tag, texts.ids().iter().map(String::as_str), [])?;
+                }
                 let read = texts.chosen.iter().map(|&query| Ok(texts.queries.text(query)?));
                 Self::encoded(args, texts.ids(), &read.collect::<anyhow::Result<Vec<_>>>()?)
             }
@@ -93,6 +109,17 @@ impl QueryVectors {
     }
 }
 
+/// Warns where most queries find the passage of their own id first: it is likely to be the query itself.
+pub fn tell_of_themselves(run: &Run) {
+    let (themselves, queries) = (run.queries_that_find_themselves(), run.len());
+    if themselves > queries / 2 {
+        tracing::warn!(
+            "{themselves} of {queries} queries find the passage with their own id first; if it is the query itself, as in \
+             ArguAna and Quora, leave it out with --ignore-identical-ids"
+        );
+    }
+}
+
 /// One passage found for a single query.
 #[derive(Serialize)]
 struct Shown {
@@ -123,7 +150,8 @@ impl ShownPassage {
 }
 
 fn show(args: &SearchArgs, run: &Run) -> anyhow::Result<()> {
-    let corpus = args.corpus.as_deref().map(Corpus::open).transpose()?;
+    let corpus =
+        args.corpus.as_deref().map(|path| Corpus::open_with(path, args.strict.into())).transpose()?;
     let documents = run.iter().flat_map(|(_, documents)| documents);
     let mut shown = Vec::new();
     for (rank, document) in (1..).zip(documents) {

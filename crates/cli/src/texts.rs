@@ -5,6 +5,7 @@ use std::path::Path;
 use contaccum_data::{Qrels, Queries, QueryIndex};
 
 use crate::failure::BadUsage;
+use crate::notes;
 
 /// Queries and which of them are meant, in file order.
 pub struct ChosenQueries {
@@ -14,8 +15,9 @@ pub struct ChosenQueries {
 
 impl ChosenQueries {
     /// Opens the queries at `path`; with a split, only those judged in it, `path` being a BEIR folder.
-    pub fn open(path: &Path, split: Option<&str>) -> anyhow::Result<Self> {
-        let queries = Queries::open(path)?;
+    pub fn open(path: &Path, split: Option<&str>, strict: bool) -> anyhow::Result<Self> {
+        let queries = Queries::open_with(path, strict.into())?;
+        notes::tell(queries.notes());
         let all = (0..queries.len() as u32).map(QueryIndex);
         let chosen = match split {
             None => all.collect(),
@@ -24,7 +26,8 @@ impl ChosenQueries {
                 return Err(BadUsage(what).into());
             }
             Some(split) => {
-                let qrels = Qrels::open_split(path, split)?;
+                let qrels = Qrels::open_split_with(path, split, strict.into())?;
+                notes::tell(qrels.notes());
                 all.filter(|&query| !qrels.judgments(queries.id(query)).is_empty()).collect()
             }
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use contaccum_data::Positives;
 use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
 use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
 use contaccum_training::{
@@ -14,6 +15,7 @@ use indicatif::{HumanBytes, HumanCount};
 use crate::args::TrainArgs;
 use crate::failure::BadUsage;
 use crate::model::word;
+use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
 
@@ -23,6 +25,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     crate::use_threads(asked.threads)?;
     let budget = asked.memory_budget;
     let run = Run::open(asked)?;
+    notes::tell(run.notes());
     let config = run.config().clone();
     let summary = run.summary()?;
     let mut plan = plan(&config, &summary);
@@ -143,7 +146,12 @@ fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
 }
 
 fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
-    let all = count(summary.rows);
+    let several = match (summary.rows_with_several_positives, summary.positives) {
+        (0, _) => String::new(),
+        (rows, Positives::First) => format!(", {} of several positives, of which the first", count(rows)),
+        (rows, Positives::Random) => format!(", {} of several positives, of which a random one", count(rows)),
+    };
+    let all = count(summary.rows) + &several;
     match (config.hard_negatives, summary.rows_without_negatives) {
         (0, _) => format!("{all}, no hard negatives used"),
         (wanted, 0) => format!("{all}, up to {wanted} hard negatives each"),
@@ -155,7 +163,12 @@ fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
 
 fn updates(summary: &RunSummary) -> String {
     let (all, warmup, epoch) = (summary.updates, summary.warmup_updates, summary.updates_per_epoch);
-    format!("{}, {} of them warm-up, {} an epoch", count(all), count(warmup), count(epoch))
+    let rest = match (summary.rows_left_out, summary.last_batch_rows) {
+        (0, last) if last == summary.point.micro_batch_size * summary.point.micro_steps => String::new(),
+        (0, last) => format!(", the last of {} rows", count(last)),
+        (left_out, _) => format!(", which leaves {} rows out", count(left_out)),
+    };
+    format!("{}, {} of them warm-up, {} an epoch{rest}", count(all), count(warmup), count(epoch))
 }
 
 /// What is resident before the first update, and what for.
@@ -221,8 +234,16 @@ pub fn dev_set(
         query_max_length: config.query_max_length,
         passage_max_length: config.passage_max_length,
         passage_format: config.passage_format,
+        ignore_identical_ids: config.ignore_identical_ids,
+        strictness: config.strict.into(),
     };
-    Ok(DevSet::open(source, settings, tokenizer)?)
+    let dev = DevSet::open(source, settings, tokenizer)?;
+    notes::tell(dev.notes());
+    if dev.missing_queries() > 0 {
+        let missing = dev.missing_queries();
+        tracing::warn!("{}: {missing} judged queries are not in the queries and count 0", dev.name());
+    }
+    Ok(dev)
 }
 
 impl Observer for Reporter {

@@ -219,8 +219,8 @@ fn a_corpus_or_queries_that_cannot_be_read_are_refused_with_the_line() {
     let encode = |kind: &str, file: &str| format!("encode --model start --{kind} {file} --output index");
     refused(folder, &encode("corpus", "nothing.jsonl"), FAILED, &["nothing.jsonl"]);
     refused(folder, &encode("corpus", "broken.jsonl"), FAILED, &["broken.jsonl", "line 2", "JSON"]);
-    refused(folder, &encode("corpus", "twice.jsonl"), FAILED, &["twice.jsonl", "line 2", "\"a\""]);
-    refused(folder, &encode("corpus", "noid.jsonl"), FAILED, &["noid.jsonl", "line 2", "_id"]);
+    refused(folder, &encode("corpus", "twice.jsonl --strict"), FAILED, &["twice.jsonl", "line 2", "\"a\""]);
+    refused(folder, &encode("corpus", "noid.jsonl --strict"), FAILED, &["noid.jsonl", "line 2", "_id"]);
     refused(folder, &encode("corpus", "empty.jsonl"), FAILED, &["empty.jsonl"]);
     refused(folder, &encode("corpus", "latin.jsonl"), FAILED, &["latin.jsonl", "line 1", "UTF-8"]);
     refused(folder, &encode("corpus", "cut.jsonl.gz"), FAILED, &["cut.jsonl.gz"]);
@@ -264,7 +264,7 @@ fn training_data_that_cannot_be_used_is_refused_before_anything_is_written() {
     let train =
         |file: &str| format!("train --model start --train {file} --output-dir run --passage-max-length 32");
     write(folder, "rows.jsonl", "{\"query\": \"a\", \"positives\": [\"b\"]}\n{\"query\": \"c\"}\n");
-    refused(folder, &train("rows.jsonl"), FAILED, &["rows.jsonl", "line 2", "positives"]);
+    refused(folder, &train("rows.jsonl --strict"), FAILED, &["rows.jsonl", "line 2", "positives"]);
     write(
         folder,
         "ids.jsonl",

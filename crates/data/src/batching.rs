@@ -4,7 +4,7 @@ use rand::seq::{SliceRandom, index};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Error, PassageIndex, QueryIndex, Result, Row, Rows, distinct};
+use crate::{Error, PassageIndex, Positives, QueryIndex, Result, Row, Rows, distinct};
 
 /// How rows become batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,16 @@ pub struct BatchConfig {
     pub total_batch: usize,
     /// Hard negatives each row brings.
     pub hard_negatives: usize,
-    /// True: rows in a new random order each epoch, positive and negatives drawn for each row and epoch.
-    /// False: rows in file order, each with its first positive and its first negatives.
+    /// True: rows in a new random order each epoch, negatives drawn for each row and epoch. False: rows in
+    /// file order, each with its first negatives.
     pub shuffle: bool,
+    /// Which positive of a row that has several is taken.
+    pub positives: Positives,
     /// True: no passage is the positive of two rows of one total batch.
     pub no_duplicates: bool,
+    /// True: an epoch is of full batches, and rows that fill none are left out of it. False: they are its
+    /// last batch, a smaller one.
+    pub drop_last: bool,
 }
 
 /// One row of a batch with the passages drawn for it.
@@ -39,10 +44,10 @@ pub struct Sample {
 /// Says which rows make which update. A batch depends on the rows, the configuration and its number alone, so
 /// a resumed run needs nothing but the number of its next update.
 ///
-/// An epoch is a fixed number of full batches. Rows that do not fill a batch are left out of that epoch; with
-/// shuffling others are left out of the next. With `no_duplicates` a row whose positive is already in the
-/// batch waits for the next one, and the epoch is as long as it can be for every draw of positives; rows
-/// still waiting at its end are left out too.
+/// An epoch is a fixed number of batches. Rows that do not fill a batch are left out of that epoch, and with
+/// shuffling others are left out of the next; or they are its last batch (`drop_last` false). With
+/// `no_duplicates` a row whose positive is already in the batch waits for the next one, and the epoch is as
+/// long as it can be for every draw of positives; rows still waiting at its end are left out too.
 pub struct BatchPlan {
     rows: Arc<Rows>,
     config: BatchConfig,
@@ -69,34 +74,43 @@ impl BatchPlan {
     /// A plan over all rows.
     ///
     /// # Errors
-    /// [`Error::EmptyBatch`], [`Error::BatchTooLarge`] and, with `no_duplicates`, [`Error::TooFewPositives`].
+    /// [`Error::EmptyBatch`], [`Error::BatchTooLarge`], with `no_duplicates` [`Error::TooFewPositives`], and
+    /// [`Error::DuplicatesLeft`] if no row is to be left out all the same.
     pub fn new(rows: Arc<Rows>, config: BatchConfig) -> Result<BatchPlan> {
-        let BatchConfig { total_batch, no_duplicates, .. } = config;
+        let BatchConfig { total_batch, no_duplicates, drop_last, .. } = config;
         if total_batch == 0 {
             return Err(Error::EmptyBatch);
         }
-        if total_batch > rows.len() {
+        if total_batch > rows.len() && drop_last {
             return Err(Error::BatchTooLarge { total_batch, rows: rows.len() });
         }
-        let updates_per_epoch = if no_duplicates {
-            distinct::batches_possible(&rows, total_batch)?
-        } else {
-            rows.len() / total_batch
+        let updates_per_epoch = match (no_duplicates, drop_last) {
+            (true, false) => return Err(Error::DuplicatesLeft),
+            (true, true) => distinct::batches_possible(&rows, total_batch)?,
+            (false, true) => rows.len() / total_batch,
+            (false, false) => rows.len().div_ceil(total_batch),
         } as u64;
         Ok(BatchPlan { rows, config, updates_per_epoch, current: Mutex::new(None) })
     }
 
-    /// Full batches in an epoch; the same for every epoch, at least 1.
+    /// Batches in an epoch; the same for every epoch, at least 1.
     pub fn updates_per_epoch(&self) -> u64 {
         self.updates_per_epoch
     }
 
     /// Rows that each epoch leaves out because they fill no batch.
     pub fn rows_left_out(&self) -> usize {
-        self.rows.len() - self.updates_per_epoch as usize * self.config.total_batch
+        self.rows.len().saturating_sub(self.updates_per_epoch as usize * self.config.total_batch)
     }
 
-    /// The `total_batch` samples of an update, counted from 0 over all epochs.
+    /// Rows of the last batch of an epoch.
+    pub fn last_batch_rows(&self) -> usize {
+        let full = (self.updates_per_epoch as usize - 1) * self.config.total_batch;
+        (self.rows.len() - full).min(self.config.total_batch)
+    }
+
+    /// The samples of an update, counted from 0 over all epochs: `total_batch` of them, but for the last
+    /// batch of an epoch that leaves none out.
     ///
     /// Updates of the epoch asked for last cost no more than their samples; another epoch is put in order
     /// first.
@@ -104,7 +118,8 @@ impl BatchPlan {
         let number = update / self.updates_per_epoch;
         let first = (update % self.updates_per_epoch) as usize * self.config.total_batch;
         let order = self.order(number);
-        order[first..first + self.config.total_batch].iter().map(|&row| self.sample(number, row)).collect()
+        let end = order.len().min(first + self.config.total_batch);
+        order[first..end].iter().map(|&row| self.sample(number, row)).collect()
     }
 
     fn order(&self, number: u64) -> Arc<[u32]> {
@@ -147,7 +162,7 @@ impl BatchPlan {
     }
 
     fn positive(&self, epoch: u64, number: u32, row: Row<'_>) -> PassageIndex {
-        if row.positives.len() == 1 || !self.config.shuffle {
+        if row.positives.len() == 1 || self.config.positives == Positives::First {
             return row.positives[0];
         }
         row.positives[self.generator(epoch, number, Draw::Positive).random_range(0..row.positives.len())]

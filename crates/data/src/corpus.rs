@@ -1,17 +1,41 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use crate::ids::read_id;
+use crate::json::Fields;
+use crate::notes::{Notes, Oddity, Reading, Strictness};
+use crate::records::Records;
+use crate::repeats::Repeats;
+use crate::source::{Layout, Source, find};
+use crate::store::{Ids, Store, StoreWriter};
+use crate::table::{Column, Shape, Table};
+use crate::training_file::InlinePassage;
+use crate::{Error, Kind, Passage, PassageIndex, Result};
+
 use twox_hash::XxHash3_128;
 
-use crate::json::{Id, InlinePassage, parse_line};
-use crate::repeats::Repeats;
-use crate::source::{Line, Lines, find, is_tsv};
-use crate::store::{Ids, Store, StoreWriter};
-use crate::{Error, Kind, Passage, PassageIndex, Place, Result};
-
 const JSON_SHAPE: &str = r#"{"_id": "...", "title": "...", "text": "..."} (the title may be left out)"#;
-const TSV_SHAPE: &str = "id, text and perhaps a title, separated by tabs";
+
+/// Ids as BEIR, Tevatron, MS MARCO, DPR and others name them.
+pub(crate) const PASSAGE_ID_NAMES: [&str; 7] =
+    ["_id", "docid", "doc_id", "pid", "passage_id", "psg_id", "id"];
+pub(crate) const PASSAGE_TEXT_NAMES: [&str; 4] = ["text", "contents", "passage", "body"];
+
+const ID: usize = 0;
+const TITLE: usize = 1;
+const TEXT: usize = 2;
+
+const TABLE: Shape = Shape {
+    columns: &[
+        Column { name: "id", header_names: &PASSAGE_ID_NAMES, is_id: true, required: true },
+        Column { name: "title", header_names: &["title"], is_id: false, required: false },
+        Column { name: "text", header_names: &PASSAGE_TEXT_NAMES, is_id: false, required: true },
+    ],
+    orders: &[&[Some(ID), Some(TEXT)], &[Some(ID), Some(TEXT), Some(TITLE)]],
+    uniform: false,
+    spaces: false,
+    expected: "id, text and perhaps a title (TSV or CSV), or what the header names",
+};
 
 /// The passages of a collection in file order; texts stay on disk, ids in memory.
 ///
@@ -21,32 +45,37 @@ pub struct Corpus {
     store: Store,
     empty: Vec<u32>,
     repeats: Repeats,
-}
-
-/// A line of `corpus.jsonl`: BEIR writes `_id`, Tevatron `docid`.
-#[derive(Deserialize)]
-struct CorpusLine {
-    _id: Option<Id>,
-    docid: Option<Id>,
-    title: Option<String>,
-    text: String,
+    notes: Notes,
 }
 
 impl Corpus {
-    /// Reads a corpus: a folder with `corpus.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
-    /// or a `.tsv` file of `id, text[, title]`.
-    ///
-    /// A passage may be empty (Cranfield has two); it is then found and ranked like any other, and refused
-    /// only as the positive of a training row. A TSV that opens with the header `id, text, ...` is read as
-    /// DPR's `psgs_w100.tsv` is written, with quoted fields; one without a header as MS MARCO's
-    /// `collection.tsv` is, where a quote is a character.
+    /// As [`Corpus::open_with`], reading over what is odd.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, an empty or repeated id, no passage at all; each names its
-    /// line.
+    /// As there.
     pub fn open(path: &Path) -> Result<Corpus> {
+        Corpus::open_with(path, Strictness::Lenient)
+    }
+
+    /// Reads a corpus: a folder with `corpus.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
+    /// or a
+    /// `.tsv` or `.csv` file. Without a header a table is `id, text[, title]`; with one (its first line names a
+    /// column
+    /// `id`, `_id`, `docid`, `pid` or the like) columns go by their names. JSON goes by the same names.
+    ///
+    /// A quote is a character in a TSV without a header, as in MS MARCO's `collection.tsv`; one with a header
+    /// may have fields quoted as a whole, as DPR's `psgs_w100.tsv` is written; CSV has CSV's quotes.
+    ///
+    /// A passage may be empty (Cranfield has two); it is then found and ranked like any other, and refused
+    /// only as the positive of a training row. Lines without an id or text are left out, and those that
+    /// repeat an id; they are in [`Corpus::notes`].
+    ///
+    /// # Errors
+    /// Missing, damaged or badly formed files, files of which most would be left out, no passage at all; each
+    /// names its line. Strictly, everything that would be noted as odd.
+    pub fn open_with(path: &Path, strictness: Strictness) -> Result<Corpus> {
         let path = find(path, "corpus.jsonl")?;
-        let corpus = CorpusWriter::read(&path)?.finish()?;
+        let corpus = CorpusWriter::read(&path, strictness)?.finish()?;
         if corpus.is_empty() {
             return Err(Error::NoRows {
                 path,
@@ -55,6 +84,11 @@ impl Corpus {
             });
         }
         Ok(corpus)
+    }
+
+    /// What was odd in the file.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Number of passages.
@@ -119,6 +153,7 @@ pub(crate) struct CorpusWriter {
     store: StoreWriter,
     empty: Vec<u32>,
     contents: Vec<u128>,
+    notes: Notes,
     /// Passages that were given a new id because theirs already names another text.
     pub renamed: usize,
 }
@@ -126,48 +161,91 @@ pub(crate) struct CorpusWriter {
 impl CorpusWriter {
     /// An empty corpus whose passages come from `path`.
     pub fn new(path: &Path) -> Result<CorpusWriter> {
-        let store = StoreWriter::new()?;
-        Ok(CorpusWriter { path: path.into(), store, empty: Vec::new(), contents: Vec::new(), renamed: 0 })
+        Ok(CorpusWriter {
+            path: path.into(),
+            store: StoreWriter::new()?,
+            empty: Vec::new(),
+            contents: Vec::new(),
+            notes: Notes::default(),
+            renamed: 0,
+        })
     }
 
     /// All passages of the file `path`.
-    pub fn read(path: &Path) -> Result<CorpusWriter> {
+    pub fn read(path: &Path, strictness: Strictness) -> Result<CorpusWriter> {
         let mut corpus = CorpusWriter::new(path)?;
-        let mut lines = Lines::open(path)?;
-        let tsv = is_tsv(path);
-        let mut quoted = false;
-        let mut first = true;
-        while let Some(line) = lines.next()? {
-            if tsv {
-                if std::mem::take(&mut first) && is_header(&line) {
-                    quoted = true;
-                    continue;
+        let mut reading = Reading::new(path, strictness);
+        let mut source = Source::open(path)?;
+        let layout = Layout::of(&mut source)?;
+        match layout {
+            Layout::Json => corpus.read_json(source, &mut reading)?,
+            Layout::Tsv | Layout::Csv => {
+                let mut table = Table::new(source, layout, &TABLE);
+                while let Some(row) = table.next(&mut reading)? {
+                    reading.record();
+                    let passage = Passage { title: row.cell(TITLE).into(), text: row.cell(TEXT).into() };
+                    corpus.define(row.line, Some(row.cell(ID)), &passage, &mut reading)?;
                 }
-                let (id, passage) = tsv_passage(&line, quoted)?;
-                corpus.define(&line, &id, &passage)?;
-            } else {
-                let CorpusLine { _id, docid, title, text } = parse_line(&line, JSON_SHAPE)?;
-                let id = _id.or(docid).ok_or_else(|| missing_id(line.place(), JSON_SHAPE))?;
-                corpus.define(&line, &id.0, &Passage { title: title.unwrap_or_default(), text })?;
             }
         }
+        corpus.notes = reading.finish()?;
         Ok(corpus)
+    }
+
+    fn read_json(&mut self, source: Source, reading: &mut Reading) -> Result<()> {
+        let mut records = Records::new(source, JSON_SHAPE)?;
+        let mut repaired = String::new();
+        while let Some(record) = records.next()? {
+            reading.record();
+            let fields = Fields::read(&record, &mut repaired, reading, JSON_SHAPE)?;
+            let id = fields.get(&PASSAGE_ID_NAMES).map(|id| id.id(reading)).transpose()?;
+            let title = fields.get(&["title"]).map(|title| title.text(reading)).transpose()?;
+            let text = fields.get(&PASSAGE_TEXT_NAMES).map(|text| text.text(reading)).transpose()?;
+            if text.is_none() && title.as_ref().is_none_or(|title| title.trim().is_empty()) {
+                reading.leave_out(Oddity::WithoutText, record.line, |place| Error::Field {
+                    place,
+                    reason: "missing field `text`".into(),
+                    expected: JSON_SHAPE,
+                })?;
+                continue;
+            }
+            let own = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned).unwrap_or_default();
+            let passage = Passage { title: own(title), text: own(text) };
+            self.define(record.line, id.as_deref(), &passage, reading)?;
+        }
+        Ok(())
     }
 
     pub fn ids(&self) -> &Ids {
         self.store.ids()
     }
 
-    fn define(&mut self, line: &Line<'_>, id: &str, passage: &Passage) -> Result<()> {
+    fn define(
+        &mut self,
+        line: u64,
+        id: Option<&str>,
+        passage: &Passage,
+        reading: &mut Reading,
+    ) -> Result<()> {
+        let kind = Kind::Passage;
+        let Some(id) = id else {
+            return reading.leave_out(Oddity::WithoutId, line, |place| missing_id(place, JSON_SHAPE));
+        };
+        let id = read_id(id, kind, line, reading)?;
         if id.is_empty() {
-            return Err(Error::EmptyId { place: line.place(), kind: Kind::Passage });
+            return reading.leave_out(Oddity::WithoutId, line, |place| Error::EmptyId { place, kind });
         }
-        match self.push(id, passage)? {
-            Some(_) => Ok(()),
-            None => {
-                Err(Error::DuplicateId { place: line.place(), kind: Kind::Passage, id: format!("{id:?}") })
-            }
+        if self.push(id, passage)?.is_none() {
+            let refusal = |place| Error::DuplicateId { place, kind, id: format!("{id:?}") };
+            return reading.leave_out(Oddity::RepeatedId, line, refusal);
         }
+        if id.contains(' ') {
+            reading.tell(Oddity::SpaceInId, line);
+        }
+        if passage.is_blank() {
+            reading.tell(Oddity::Blank, line);
+        }
+        Ok(())
     }
 
     /// The number of a passage written inside a row, which is kept once however often it is written.
@@ -214,11 +292,12 @@ impl CorpusWriter {
 
     pub fn finish(self) -> Result<Corpus> {
         let repeats = Repeats::new(&self.contents);
-        Ok(Corpus { path: self.path, store: self.store.finish()?, empty: self.empty, repeats })
+        let store = self.store.finish()?;
+        Ok(Corpus { path: self.path, store, empty: self.empty, repeats, notes: self.notes })
     }
 }
 
-pub(crate) fn missing_id(place: Place, expected: &'static str) -> Error {
+pub(crate) fn missing_id(place: crate::Place, expected: &'static str) -> Error {
     Error::Field { place, reason: "missing field `_id`".into(), expected }
 }
 
@@ -229,22 +308,4 @@ fn content_hash(passage: &Passage) -> u128 {
     bytes.push(0xff);
     bytes.extend_from_slice(passage.text.as_bytes());
     XxHash3_128::oneshot(&bytes)
-}
-
-fn is_header(line: &Line<'_>) -> bool {
-    let mut columns = line.text.split('\t');
-    columns.next() == Some("id") && columns.next() == Some("text")
-}
-
-fn tsv_passage(line: &Line<'_>, quoted: bool) -> Result<(String, Passage)> {
-    let columns: Vec<&str> = line.text.split('\t').collect();
-    let field = |raw: &str| match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) if quoted => inner.replace("\"\"", "\""),
-        Some(_) | None => raw.to_owned(),
-    };
-    match columns[..] {
-        [id, text] => Ok((field(id), Passage { title: String::new(), text: field(text) })),
-        [id, text, title] => Ok((field(id), Passage { title: field(title), text: field(text) })),
-        _ => Err(Error::Columns { place: line.place(), found: columns.len(), expected: TSV_SHAPE }),
-    }
 }

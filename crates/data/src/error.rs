@@ -77,6 +77,42 @@ pub enum Error {
         /// The decompressor's reason.
         reason: String,
     },
+    /// A file of a kind that is not text.
+    #[error("{}: this is {name}; {remedy}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        name: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A line, a row of a table or an element of an array that does not end.
+    #[error("{place}: longer than {} MiB; check that the file is what it should be", max_bytes >> 20)]
+    TooLong {
+        /// Where.
+        place: Place,
+        /// Longest that is read.
+        max_bytes: usize,
+    },
+    /// Something that is read on over unless the reading is strict.
+    #[error("{place}: {what}; correct it, or read on over it by leaving strict out")]
+    Odd {
+        /// Where.
+        place: Place,
+        /// What is odd.
+        what: String,
+    },
+    /// So much of a file would be left out that it is not what it was taken for.
+    #[error("{first} ({left_out} of {records} records cannot be used)")]
+    MostLeftOut {
+        /// The first of them.
+        first: Box<Error>,
+        /// Records that would be left out.
+        left_out: u64,
+        /// All records.
+        records: u64,
+    },
     /// A line is not UTF-8.
     #[error("{place}: not UTF-8 text; convert the file, for example with iconv -t utf-8")]
     NotUtf8 {
@@ -115,6 +151,18 @@ pub enum Error {
         /// What belongs there.
         expected: &'static str,
     },
+    /// A header that lacks a column.
+    #[error("{place}: the header ({found}) names no column of the {missing}; name it one of: {known}")]
+    Header {
+        /// Where.
+        place: Place,
+        /// The columns there are.
+        found: String,
+        /// The column that lacks.
+        missing: &'static str,
+        /// Names it would be known by.
+        known: String,
+    },
     /// A relevance that is not a whole number.
     #[error("{place}: the relevance {value:?} is not a whole number; write 0, 1, 2, ...")]
     Relevance {
@@ -130,6 +178,24 @@ pub enum Error {
         place: Place,
         /// What has no id.
         kind: Kind,
+    },
+    /// An id that no file of lines could hold.
+    #[error("{place}: the {kind} id {id:?} has a tab or a line end inside; give it another id")]
+    BrokenId {
+        /// Where.
+        place: Place,
+        /// What it names.
+        kind: Kind,
+        /// The id.
+        id: String,
+    },
+    /// A passage without title and text.
+    #[error("{place}: the passage {id:?} has no title and no text; remove it or give it a text")]
+    WithoutText {
+        /// Where.
+        place: Place,
+        /// Its id.
+        id: String,
     },
     /// A query without text.
     #[error("{place}: the query {id:?} has no text; remove the line or give it a text")]
@@ -158,6 +224,16 @@ pub enum Error {
         id: String,
         /// The file that should define it.
         searched: PathBuf,
+    },
+    /// Hard negatives of a query that has no training row.
+    #[error(
+        "{place}: query {id:?} has no passage judged relevant, so no training row; judge one or remove the line"
+    )]
+    NotJudged {
+        /// Where.
+        place: Place,
+        /// The query's id.
+        id: String,
     },
     /// A row that names passages by id, with nowhere to look them up.
     #[error("{place}: passage {id:?} is given by id alone; name the corpus that holds its text")]
@@ -207,6 +283,12 @@ pub enum Error {
     /// A batch of no rows.
     #[error("a total batch of 0 rows trains nothing; use 1 or more")]
     EmptyBatch,
+    /// Neither duplicates in a batch nor rows left out.
+    #[error(
+        "rows whose positive is in the batch already wait, and the last of them are left out of an epoch: \
+         drop_last cannot be false with no_duplicates; drop one of the two"
+    )]
+    DuplicatesLeft,
     /// Too few different positives for a batch without duplicates.
     #[error(
         "no batch of {total_batch} rows can be sure to hold {total_batch} different positives \

@@ -1,105 +1,287 @@
-//! What the JSON readers share: ids, passages inside rows, and serde's errors with a place and a remedy.
+//! JSON as data sets hold it: fields of an object read one by one, each as what it is meant to be, with what
+//! Python writes that JSON does not know (NaN, Infinity, half a surrogate pair) read and noted.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::source::Line;
-use crate::{Error, Passage, Place, Result};
+use crate::notes::{Oddity, Reading};
+use crate::records::Record;
+use crate::{Error, Place, Result};
 
-/// An id written as a string or as a whole number.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Id(pub String);
+const REPLACEMENT: &str = "\\ufffd";
+/// Words that Python's `json` writes and JSON does not have.
+const NOT_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Id, D::Error> {
-        deserializer.deserialize_any(IdVisitor)
-    }
-}
-
-struct IdVisitor;
-
-impl Visitor<'_> for IdVisitor {
-    type Value = Id;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an id (a string or a whole number)")
-    }
-
-    fn visit_str<E>(self, id: &str) -> std::result::Result<Id, E> {
-        Ok(Id(id.to_owned()))
-    }
-
-    fn visit_u64<E>(self, id: u64) -> std::result::Result<Id, E> {
-        Ok(Id(id.to_string()))
-    }
-
-    fn visit_i64<E>(self, id: i64) -> std::result::Result<Id, E> {
-        Ok(Id(id.to_string()))
-    }
-}
-
-/// A passage written inside a training row: a bare string, or an object with a text.
+/// The fields of an object, none of them looked at yet.
 #[derive(Debug)]
-pub(crate) struct InlinePassage {
-    pub id: Option<String>,
-    pub passage: Passage,
+pub(crate) struct Fields<'a> {
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    line: u64,
+    expected: &'static str,
 }
 
-impl<'de> Deserialize<'de> for InlinePassage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<InlinePassage, D::Error> {
-        deserializer.deserialize_any(InlinePassageVisitor)
-    }
-}
-
-/// Ids as Tevatron (`docid`) and DPR (`passage_id`, `psg_id`) name them; an empty id counts as none.
-#[derive(Deserialize)]
-struct PassageObject {
-    docid: Option<Id>,
-    passage_id: Option<Id>,
-    psg_id: Option<Id>,
-    title: Option<String>,
-    text: String,
-}
-
-struct InlinePassageVisitor;
-
-impl<'de> Visitor<'de> for InlinePassageVisitor {
-    type Value = InlinePassage;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a passage (a string, or an object with `text`)")
+impl<'a> Fields<'a> {
+    /// Reads a record as an object. `repaired` holds its text where Python wrote what JSON does not know.
+    pub fn read(
+        record: &Record<'a>,
+        repaired: &'a mut String,
+        reading: &mut Reading,
+        expected: &'static str,
+    ) -> Result<Fields<'a>> {
+        let line = record.line;
+        match object(record.text) {
+            Ok(fields) => Ok(Fields { fields, line, expected }),
+            Err(error) => {
+                let explain = |error| explain(record, &error, expected);
+                if !repair(record.text, repaired) {
+                    return Err(explain(error));
+                }
+                let fields = object(repaired.as_str()).map_err(explain)?;
+                reading.read_on(Oddity::NotANumber, line)?;
+                Ok(Fields { fields, line, expected })
+            }
+        }
     }
 
-    fn visit_str<E>(self, text: &str) -> std::result::Result<InlinePassage, E> {
-        Ok(InlinePassage { id: None, passage: Passage { title: String::new(), text: text.to_owned() } })
+    /// Where the record begins.
+    pub fn line(&self) -> u64 {
+        self.line
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<InlinePassage, A::Error> {
-        let object = PassageObject::deserialize(MapAccessDeserializer::new(map))?;
-        let id = object.docid.or(object.passage_id).or(object.psg_id).map(|id| id.0);
-        Ok(InlinePassage {
-            id: id.filter(|id| !id.is_empty()),
-            passage: Passage { title: object.title.unwrap_or_default(), text: object.text },
+    /// The first of `names` that is there and not null.
+    pub fn get(&self, names: &[&'static str]) -> Option<Field<'a>> {
+        names.iter().find_map(|&name| {
+            // Python keeps the last of a name given twice.
+            let (_, value) = self.fields.iter().rev().find(|(key, _)| key == name)?;
+            let value = value.get();
+            (value != "null").then_some(Field { name, value, line: self.line, expected: self.expected })
         })
     }
+
+    /// Names of all fields.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(name, _)| name.as_ref())
+    }
 }
 
-/// Parses one line as one JSON value; `expected` says what a line holds.
-pub(crate) fn parse_line<'a, T: Deserialize<'a>>(line: &Line<'a>, expected: &'static str) -> Result<T> {
-    serde_json::from_str(line.text).map_err(|error| explain(line.place(), &error, expected))
+/// The value of a field, or an element of one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    name: &'static str,
+    value: &'a str,
+    line: u64,
+    expected: &'static str,
+}
+
+impl<'a> Field<'a> {
+    /// A text; a number or boolean is read as it is written.
+    pub fn text(&self, reading: &mut Reading) -> Result<Cow<'a, str>> {
+        match self.value.as_bytes().first() {
+            Some(b'"') => self.string(reading),
+            Some(b'{' | b'[') => Err(self.wrong(reading.place(self.line), "text")),
+            _ => {
+                reading.read_on(Oddity::NumberAsText, self.line)?;
+                Ok(Cow::Borrowed(self.value))
+            }
+        }
+    }
+
+    /// An id: a string, or a number as it is written but for a fraction of 0.
+    pub fn id(&self, reading: &mut Reading) -> Result<Cow<'a, str>> {
+        match self.value.as_bytes().first() {
+            Some(b'"') => self.string(reading),
+            Some(b'0'..=b'9' | b'-') => match self.value.strip_suffix(".0") {
+                None => Ok(Cow::Borrowed(self.value)),
+                Some(whole) => {
+                    reading.read_on(Oddity::FractionalId, self.line)?;
+                    Ok(Cow::Borrowed(whole))
+                }
+            },
+            _ => Err(self.wrong(reading.place(self.line), "id (a string or a whole number)")),
+        }
+    }
+
+    /// The elements of a list.
+    pub fn list(&self, reading: &Reading) -> Result<Vec<Field<'a>>> {
+        if !self.value.starts_with('[') {
+            return Err(self.wrong(reading.place(self.line), "list"));
+        }
+        let elements: Vec<&'a RawValue> =
+            serde_json::from_str(self.value).map_err(|_| self.wrong(reading.place(self.line), "list"))?;
+        Ok(elements.into_iter().map(|element| Field { value: element.get(), ..*self }).collect())
+    }
+
+    /// The fields of an object, or nothing if the value is none.
+    pub fn object(&self, reading: &Reading) -> Result<Option<Fields<'a>>> {
+        if !self.value.starts_with('{') {
+            return Ok(None);
+        }
+        let fields = object(self.value).map_err(|_| self.wrong(reading.place(self.line), "object"))?;
+        Ok(Some(Fields { fields, line: self.line, expected: self.expected }))
+    }
+
+    pub fn is_null(&self) -> bool {
+        self.value == "null"
+    }
+
+    pub fn is_text(&self) -> bool {
+        self.value.starts_with('"')
+    }
+
+    /// Whether the value is a list or an object.
+    pub fn is_compound(&self) -> bool {
+        self.value.starts_with(['[', '{'])
+    }
+
+    /// Where the record begins.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// An error that says what stands where something else belongs.
+    pub fn wrong(&self, place: Place, belongs: &str) -> Error {
+        let found = match self.value.as_bytes().first() {
+            Some(b'"') => "a text",
+            Some(b'{') => "an object",
+            Some(b'[') => "a list",
+            Some(b't' | b'f') => "a boolean",
+            Some(b'n') => "null",
+            Some(_) | None => "a number",
+        };
+        let article = if belongs.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+        let reason = format!("`{}` is {found} where {article} {belongs} belongs", self.name);
+        Error::Field { place, reason, expected: self.expected }
+    }
+
+    fn string(&self, reading: &mut Reading) -> Result<Cow<'a, str>> {
+        if let Ok(StringValue(text)) = serde_json::from_str(self.value) {
+            return Ok(text);
+        }
+        // The value's syntax is known to be sound: what is left to be wrong is an escaped surrogate.
+        reading.read_on(Oddity::LoneSurrogate, self.line)?;
+        let whole = without_lone_surrogates(self.value);
+        let text: String = serde_json::from_str(&whole).map_err(|error| {
+            let place = reading.place(self.line);
+            Error::Json { place, column: error.column(), reason: error.to_string(), expected: self.expected }
+        })?;
+        Ok(Cow::Owned(text))
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct StringValue<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let fields = parser.deserialize_map(FieldsVisitor)?;
+    parser.end()?;
+    Ok(fields)
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some((StringValue(name), value)) = map.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(fields)
+    }
 }
 
 /// A parser's complaint as one of our errors: broken JSON, or JSON of the wrong shape.
-pub(crate) fn explain(place: Place, error: &serde_json::Error, expected: &'static str) -> Error {
+fn explain(record: &Record<'_>, error: &serde_json::Error, expected: &'static str) -> Error {
     let mut reason = error.to_string();
     if let Some(end) = reason.rfind(" at line ") {
         reason.truncate(end);
     }
+    let line = record.line + (error.line() as u64).saturating_sub(1);
+    let place = Place { path: record.path.into(), line };
     if error.is_data() {
         Error::Field { place, reason, expected }
     } else {
         Error::Json { place, column: error.column(), reason, expected }
+    }
+}
+
+/// Writes `text` into `repaired` with null for NaN and Infinity outside of strings, and U+FFFD for half a
+/// surrogate pair; false if there was nothing of the kind.
+fn repair(text: &str, repaired: &mut String) -> bool {
+    repaired.clear();
+    let (mut rest, mut in_string) = (text, false);
+    let mut found = false;
+    while let Some(character) = rest.chars().next() {
+        let not_a_number = NOT_NUMBERS.iter().find(|word| !in_string && rest.starts_with(**word));
+        let (taken, written) = match (character, not_a_number) {
+            (_, Some(word)) => (word.len(), "null"),
+            ('\\', None) if in_string => {
+                let escape = escape_length(rest);
+                (escape, if is_lone_surrogate(&rest[..escape]) { REPLACEMENT } else { &rest[..escape] })
+            }
+            (character, None) => {
+                in_string ^= character == '"';
+                (character.len_utf8(), &rest[..character.len_utf8()])
+            }
+        };
+        found |= rest[..taken] != *written;
+        repaired.push_str(written);
+        rest = &rest[taken..];
+    }
+    found
+}
+
+/// A string literal with U+FFFD for half a surrogate pair.
+fn without_lone_surrogates(literal: &str) -> String {
+    let mut repaired = String::new();
+    // A literal is JSON too.
+    repair(literal, &mut repaired);
+    repaired
+}
+
+/// Bytes of the escape that `text` begins with; those of a surrogate pair are one.
+fn escape_length(text: &str) -> usize {
+    let unit = |at: usize| code_unit(text.get(at..)?);
+    match (unit(0), unit(6)) {
+        (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+        (Some(_), _) => 6,
+        (None, _) => 1 + text[1..].chars().next().map_or(0, char::len_utf8),
+    }
+}
+
+fn is_lone_surrogate(escape: &str) -> bool {
+    escape.len() == 6 && matches!(code_unit(escape), Some(0xd800..=0xdfff))
+}
+
+/// The value of the `\uXXXX` that `text` begins with.
+fn code_unit(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_python_writes_is_repaired_outside_and_inside_of_strings() {
+        let mut repaired = String::new();
+        assert!(repair(r#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "NaN"}"#, &mut repaired));
+        assert_eq!(repaired, r#"{"a": null, "b": [null, null], "NaN": "NaN"}"#);
+        assert!(repair(r#""a \ud83d b \ude00 \ud83d\ude00 \\ud83d \"\udc00""#, &mut repaired));
+        assert_eq!(repaired, r#""a \ufffd b \ufffd \ud83d\ude00 \\ud83d \"\ufffd""#);
+        assert!(!repair(r#"{"a": 1, "b": "\ud83d\ude00"}"#, &mut repaired));
+        assert!(!repair("\"\\", &mut repaired) && !repair("\"\\ud8", &mut repaired));
     }
 }

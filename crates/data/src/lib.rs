@@ -1,9 +1,10 @@
 //! Retrieval data sets: reading passages, queries, judgments and training rows from files, and deciding which
 //! rows make which batch. This crate knows files and texts, not tokens or models.
 //!
-//! Files are read once, as a stream, plain or gzip or zstd (seen from their first bytes). Ids and positions
-//! stay in memory; texts go to one unlinked temporary file and are read back one record at a time, from any
-//! thread.
+//! Files are read once, as a stream, plain or gzip or zstd (seen from their first bytes), by one reader
+//! ([`Lines`]) for all. Ids and positions stay in memory; texts go to one unlinked temporary file and are
+//! read back one record at a time, from any thread. Lines that are odd but can be read, or can be done
+//! without, are counted ([`Notes`]) or, with [`Strictness::Strict`], refused.
 //!
 //! In the order data moves: [`Corpus`] and [`Queries`] hold texts, [`Qrels`] holds judgments, [`TrainingSet`]
 //! joins them into [`Rows`], [`BatchPlan`] draws batches from rows.
@@ -15,26 +16,35 @@ mod beir;
 mod corpus;
 mod distinct;
 mod error;
+mod foreign;
+mod hard_negatives;
+mod ids;
 mod json;
 mod nearest;
+mod notes;
 mod qrels;
 mod queries;
+mod records;
 mod repeats;
 mod rows;
 mod source;
 mod store;
 pub mod synthetic;
+mod table;
 mod training_file;
 mod training_set;
 
 pub use batching::{BatchConfig, BatchPlan, Sample};
 pub use corpus::Corpus;
 pub use error::{Error, Kind, Place, Result};
+pub use ids::{fits_trec, is_space, split_spaces, trim_id};
 pub use nearest::{nearest, with_nearest};
+pub use notes::{Note, Notes, Oddity, Strictness};
 pub use qrels::Qrels;
 pub use queries::Queries;
 pub use rows::{Row, Rows};
-pub use training_set::{Summary, TrainingSet, TrainingSource};
+pub use source::{Line, Lines};
+pub use training_set::{Positives, Summary, TrainingSet, TrainingSource};
 
 /// A passage's number in its [`Corpus`], from 0 in file order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,29 +1,87 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::source::{Lines, find};
-use crate::{Error, Kind, Place, Result};
+use crate::ids::read_id;
+use crate::notes::{Notes, Oddity, Reading, Strictness};
+use crate::source::{Layout, Source, find};
+use crate::table::{Column, Shape, Table};
+use crate::{Error, Kind, Result};
 
-const SHAPE: &str = "query-id, corpus-id, score separated by tabs (BEIR), or qid 0 docid rel (TREC)";
+const QUERY: usize = 0;
+const PASSAGE: usize = 1;
+const RELEVANCE: usize = 2;
+
+const TABLE: Shape = Shape {
+    columns: &[
+        Column {
+            name: "query id",
+            header_names: &["query_id", "qid", "question_id", "queryid", "topic"],
+            is_id: true,
+            required: true,
+        },
+        Column {
+            name: "passage id",
+            header_names: &[
+                "corpus_id",
+                "docid",
+                "doc_id",
+                "pid",
+                "passage_id",
+                "psg_id",
+                "document_id",
+                "docno",
+                "corpusid",
+            ],
+            is_id: true,
+            required: true,
+        },
+        Column {
+            name: "relevance",
+            header_names: &["score", "relevance", "rel", "label", "relevancy", "grade"],
+            is_id: false,
+            required: true,
+        },
+    ],
+    orders: &[
+        &[Some(QUERY), Some(PASSAGE), Some(RELEVANCE)],
+        &[Some(QUERY), None, Some(PASSAGE), Some(RELEVANCE)],
+    ],
+    uniform: true,
+    spaces: true,
+    expected: "query-id, corpus-id, score separated by tabs (BEIR), or qid 0 docid rel (TREC)",
+};
 
 /// Relevance judgments by string ids, queries in the order of their first line.
 #[derive(Debug, Default)]
 pub struct Qrels {
     queries: Vec<(String, Vec<(String, i32)>)>,
     positions: HashMap<String, usize>,
+    notes: Notes,
 }
 
 impl Qrels {
-    /// Reads a judgment file, plain or compressed: BEIR (`query-id, corpus-id, score` with tabs, header
-    /// optional) or TREC (`qid 0 docid rel` with white space). Every line must be of the kind of the first.
+    /// As [`Qrels::open_with`], reading over what is odd.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, an empty id, a pair judged twice, no judgment at all; each
-    /// names its line.
+    /// As there.
     pub fn open(path: &Path) -> Result<Qrels> {
+        Qrels::open_with(path, Strictness::Lenient)
+    }
+
+    /// Reads a judgment file, plain or compressed: BEIR (`query-id, corpus-id, score` with tabs, header
+    /// optional; by the names of the header if there is one, in a `.csv` too) or TREC (`qid 0 docid rel` with
+    /// white space). Without a header every line must be of the kind of the first.
+    ///
+    /// Lines that judge a pair again are left out, and those without an id; they are in [`Qrels::notes`].
+    ///
+    /// # Errors
+    /// Missing, damaged or badly formed files, no judgment at all; each names its line. Strictly, everything
+    /// that would be noted as odd.
+    pub fn open_with(path: &Path, strictness: Strictness) -> Result<Qrels> {
         let mut qrels = Qrels::default();
-        read_judgments(path, |_, judgment| {
-            let Qrels { queries, positions } = &mut qrels;
+        let mut reading = Reading::new(path, strictness);
+        read_judgments(&mut reading, |_, _, judgment| {
+            let Qrels { queries, positions, .. } = &mut qrels;
             let position = match positions.get(judgment.query) {
                 Some(&position) => position,
                 None => {
@@ -35,6 +93,7 @@ impl Qrels {
             queries[position].1.push((judgment.passage.into(), judgment.relevance));
             Ok(())
         })?;
+        qrels.notes = reading.finish()?;
         Ok(qrels)
     }
 
@@ -43,7 +102,20 @@ impl Qrels {
     /// # Errors
     /// As [`Qrels::open`]; a missing split names the splits that are there.
     pub fn open_split(folder: &Path, split: &str) -> Result<Qrels> {
-        Qrels::open(&split_path(folder, split)?)
+        Qrels::open_split_with(folder, split, Strictness::Lenient)
+    }
+
+    /// As [`Qrels::open_split`], with a choice of what becomes of odd lines.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_split_with(folder: &Path, split: &str, strictness: Strictness) -> Result<Qrels> {
+        Qrels::open_with(&split_path(folder, split)?, strictness)
+    }
+
+    /// What was odd in the file.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Number of queries with at least one judgment.
@@ -74,62 +146,58 @@ pub(crate) struct Judgment<'a> {
     pub relevance: i32,
 }
 
-#[derive(Clone, Copy)]
-enum Layout {
-    Beir,
-    Trec,
-}
-
-/// Gives every judgment of a file to `each`, with its place.
+/// Gives every judgment of the file that is read to `each`, with its line.
 pub(crate) fn read_judgments(
-    path: &Path,
-    mut each: impl FnMut(Place, Judgment<'_>) -> Result<()>,
+    reading: &mut Reading,
+    mut each: impl FnMut(&mut Reading, u64, Judgment<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut lines = Lines::open(path)?;
-    let mut layout = None;
+    let path = reading.path().to_owned();
+    let mut source = Source::open(&path)?;
+    let layout = match Layout::of(&mut source)? {
+        Layout::Csv => Layout::Csv,
+        // Its fields may be parted by spaces, under any name.
+        Layout::Tsv | Layout::Json => Layout::Tsv,
+    };
+    let mut table = Table::new(source, layout, &TABLE);
     let mut seen: HashSet<u128> = HashSet::new();
-    while let Some(line) = lines.next()? {
-        if layout.is_none() && line.text.starts_with("query-id\t") {
-            layout = Some(Layout::Beir);
+    while let Some(row) = table.next(reading)? {
+        reading.record();
+        let query = read_id(row.cell(QUERY), Kind::Query, row.line, reading)?;
+        let passage = read_id(row.cell(PASSAGE), Kind::Passage, row.line, reading)?;
+        if let Some((_, kind)) =
+            [(query, Kind::Query), (passage, Kind::Passage)].into_iter().find(|(id, _)| id.is_empty())
+        {
+            reading.leave_out(Oddity::WithoutId, row.line, |place| Error::EmptyId { place, kind })?;
             continue;
         }
-        let tabs: Vec<&str> = line.text.split('\t').collect();
-        let kind = *layout.get_or_insert(if tabs.len() == 3 { Layout::Beir } else { Layout::Trec });
-        let words: Vec<&str> = line.text.split_whitespace().collect();
-        let (query, passage, relevance) = match (kind, &tabs[..], &words[..]) {
-            (Layout::Beir, &[query, passage, relevance], _) => (query, passage, relevance),
-            (Layout::Trec, _, &[query, _, passage, relevance]) => (query, passage, relevance),
-            (Layout::Beir, tabs, _) => return Err(columns(line.place(), tabs.len())),
-            (Layout::Trec, _, words) => return Err(columns(line.place(), words.len())),
-        };
-        for (id, kind) in [(query, Kind::Query), (passage, Kind::Passage)] {
-            if id.is_empty() {
-                return Err(Error::EmptyId { place: line.place(), kind });
-            }
-        }
-        let relevance = relevance
-            .trim()
-            .parse()
-            .map_err(|_| Error::Relevance { place: line.place(), value: relevance.into() })?;
+        let value = row.cell(RELEVANCE).trim();
+        let relevance = relevance(value)
+            .ok_or_else(|| Error::Relevance { place: reading.place(row.line), value: value.into() })?;
         if !seen.insert(pair_hash(query, passage)) {
             let id = format!("{query:?} {passage:?}");
-            return Err(Error::DuplicateId { place: line.place(), kind: Kind::Judgment, id });
+            let refusal = |place| Error::DuplicateId { place, kind: Kind::Judgment, id };
+            reading.leave_out_part(Oddity::RepeatedJudgment, row.line, refusal)?;
+            continue;
         }
-        each(line.place(), Judgment { query, passage, relevance })?;
+        each(reading, row.line, Judgment { query, passage, relevance })?;
     }
-    if seen.is_empty() {
+    if seen.is_empty() && !reading.left_out_any() {
         let remedy = "give a file with one judgment a line";
-        return Err(Error::NoRows { path: path.into(), what: "holds no judgment", remedy });
+        return Err(Error::NoRows { path, what: "holds no judgment", remedy });
     }
     Ok(())
 }
 
-fn columns(place: Place, found: usize) -> Error {
-    Error::Columns { place, found, expected: SHAPE }
+/// A whole number, also with a fraction of 0, as pandas writes it.
+fn relevance(value: &str) -> Option<i32> {
+    let whole = value.split_once('.').map_or(value, |(whole, fraction)| {
+        if !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0') { whole } else { value }
+    });
+    whole.parse().ok()
 }
 
 fn pair_hash(query: &str, passage: &str) -> u128 {
-    // Ids hold no tab here, so the joined pair is unambiguous.
+    // Ids hold no tab, so the joined pair is unambiguous.
     twox_hash::XxHash3_128::oneshot(format!("{query}\t{passage}").as_bytes())
 }
 

@@ -1,17 +1,38 @@
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use twox_hash::XxHash3_128;
 
 use crate::corpus::missing_id;
-use crate::json::{Id, parse_line};
+use crate::ids::read_id;
+use crate::json::{Field, Fields};
+use crate::notes::{Notes, Oddity, Reading, Strictness};
+use crate::records::Records;
 use crate::repeats::Repeats;
-use crate::source::{Lines, find, is_tsv};
-use crate::store::{Ids, Store, StoreWriter};
-use crate::{Error, Kind, Place, QueryIndex, Result};
+use crate::source::{Layout, Source, find};
+use crate::store::{Store, StoreWriter};
+use crate::table::{Column, Shape, Table};
+use crate::{Error, Kind, QueryIndex, Result};
 
 const JSON_SHAPE: &str = r#"{"_id": "...", "text": "..."} (and perhaps "answers": ["..."])"#;
-const TSV_SHAPE: &str = "id and text, separated by a tab";
+
+/// Ids as BEIR, Tevatron, MS MARCO and others name them.
+pub(crate) const QUERY_ID_NAMES: [&str; 5] = ["_id", "query_id", "qid", "question_id", "id"];
+pub(crate) const QUERY_TEXT_NAMES: [&str; 4] = ["text", "query_text", "query", "question"];
+
+const ID: usize = 0;
+const TEXT: usize = 1;
+
+const TABLE: Shape = Shape {
+    columns: &[
+        Column { name: "id", header_names: &QUERY_ID_NAMES, is_id: true, required: true },
+        Column { name: "text", header_names: &QUERY_TEXT_NAMES, is_id: false, required: true },
+    ],
+    orders: &[&[Some(ID), Some(TEXT)]],
+    uniform: true,
+    spaces: false,
+    expected: "id and text (TSV or CSV), or what the header names",
+};
 
 /// Queries in file order, some with reference answers; texts stay on disk, ids in memory.
 ///
@@ -20,43 +41,45 @@ pub struct Queries {
     path: PathBuf,
     store: Store,
     repeats: Repeats,
-}
-
-/// A line of `queries.jsonl`.
-#[derive(Deserialize)]
-struct QueryLine {
-    _id: Option<Id>,
-    query_id: Option<Id>,
-    text: String,
-    answers: Option<Vec<String>>,
+    notes: Notes,
 }
 
 impl Queries {
-    /// Reads queries: a folder with `queries.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
-    /// or a `.tsv` file of `id, text`.
+    /// As [`Queries::open_with`], reading over what is odd.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, an empty or repeated id, a query without text, no query at
-    /// all; each names its line.
+    /// As there.
     pub fn open(path: &Path) -> Result<Queries> {
+        Queries::open_with(path, Strictness::Lenient)
+    }
+
+    /// Reads queries: a folder with `queries.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
+    /// or a
+    /// `.tsv` or `.csv` file of `id, text`; with a header, columns go by their names. Headers and quotes are those of
+    /// [`Corpus::open_with`](crate::Corpus::open_with).
+    ///
+    /// Lines without an id or text are left out, and those that repeat an id; they are in [`Queries::notes`].
+    ///
+    /// # Errors
+    /// Missing, damaged or badly formed files, files of which most would be left out, no query at all; each
+    /// names its line. Strictly, everything that would be noted as odd.
+    pub fn open_with(path: &Path, strictness: Strictness) -> Result<Queries> {
         let path = find(path, "queries.jsonl")?;
         let mut queries = QueriesWriter::new(&path)?;
-        let mut lines = Lines::open(&path)?;
-        let tsv = is_tsv(&path);
-        while let Some(line) = lines.next()? {
-            if tsv {
-                let columns: Vec<&str> = line.text.split('\t').collect();
-                let [id, text] = columns[..] else {
-                    let found = columns.len();
-                    return Err(Error::Columns { place: line.place(), found, expected: TSV_SHAPE });
-                };
-                queries.push(|| line.place(), id, text, &[])?;
-            } else {
-                let QueryLine { _id, query_id, text, answers } = parse_line(&line, JSON_SHAPE)?;
-                let id = _id.or(query_id).ok_or_else(|| missing_id(line.place(), JSON_SHAPE))?;
-                queries.push(|| line.place(), &id.0, &text, &answers.unwrap_or_default())?;
+        let mut reading = Reading::new(&path, strictness);
+        let mut source = Source::open(&path)?;
+        let layout = Layout::of(&mut source)?;
+        match layout {
+            Layout::Json => queries.read_json(source, &mut reading)?,
+            Layout::Tsv | Layout::Csv => {
+                let mut table = Table::new(source, layout, &TABLE);
+                while let Some(row) = table.next(&mut reading)? {
+                    reading.record();
+                    queries.define(row.line, Some(row.cell(ID)), row.cell(TEXT), &[], &mut reading)?;
+                }
             }
         }
+        queries.notes = reading.finish()?;
         let queries = queries.finish()?;
         if queries.is_empty() {
             return Err(Error::NoRows {
@@ -66,6 +89,11 @@ impl Queries {
             });
         }
         Ok(queries)
+    }
+
+    /// What was odd in the file.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Number of queries.
@@ -124,47 +152,127 @@ impl Queries {
     }
 }
 
-/// Queries being filled.
+/// Queries being filled, from a file of their own or from the rows that ask them.
 pub(crate) struct QueriesWriter {
     path: PathBuf,
     store: StoreWriter,
-    texts: Vec<u128>,
+    contents: Vec<u128>,
+    notes: Notes,
 }
 
 impl QueriesWriter {
     pub fn new(path: &Path) -> Result<QueriesWriter> {
-        Ok(QueriesWriter { path: path.into(), store: StoreWriter::new()?, texts: Vec::new() })
+        let store = StoreWriter::new()?;
+        Ok(QueriesWriter { path: path.into(), store, contents: Vec::new(), notes: Notes::default() })
     }
 
-    pub fn ids(&self) -> &Ids {
-        self.store.ids()
+    fn read_json(&mut self, source: Source, reading: &mut Reading) -> Result<()> {
+        let mut records = Records::new(source, JSON_SHAPE)?;
+        let mut repaired = String::new();
+        while let Some(record) = records.next()? {
+            reading.record();
+            let fields = Fields::read(&record, &mut repaired, reading, JSON_SHAPE)?;
+            let id = fields.get(&QUERY_ID_NAMES).map(|id| id.id(reading)).transpose()?;
+            let Some(text) = fields.get(&QUERY_TEXT_NAMES) else {
+                reading.leave_out(Oddity::WithoutText, record.line, |place| Error::Field {
+                    place,
+                    reason: "missing field `text`".into(),
+                    expected: JSON_SHAPE,
+                })?;
+                continue;
+            };
+            let text = text.text(reading)?;
+            let answers = answers(fields.get(&["answers", "answer"]), reading)?;
+            self.define(record.line, id.as_deref(), &text, &answers, reading)?;
+        }
+        Ok(())
     }
 
-    pub fn push(
+    fn define(
         &mut self,
-        place: impl Fn() -> Place,
-        id: &str,
+        line: u64,
+        id: Option<&str>,
         text: &str,
         answers: &[String],
-    ) -> Result<QueryIndex> {
+        reading: &mut Reading,
+    ) -> Result<()> {
+        let kind = Kind::Query;
+        let Some(id) = id else {
+            return reading.leave_out(Oddity::WithoutId, line, |place| missing_id(place, JSON_SHAPE));
+        };
+        let id = read_id(id, kind, line, reading)?;
         if id.is_empty() {
-            return Err(Error::EmptyId { place: place(), kind: Kind::Query });
+            return reading.leave_out(Oddity::WithoutId, line, |place| Error::EmptyId { place, kind });
         }
         if text.trim().is_empty() {
-            return Err(Error::EmptyQuery { place: place(), id: id.into() });
+            let refusal = |place| Error::EmptyQuery { place, id: id.into() };
+            return reading.leave_out(Oddity::WithoutText, line, refusal);
         }
-        let strings = std::iter::once(text).chain(answers.iter().map(String::as_str));
-        match self.store.push(&self.path, id, strings)? {
-            Some(number) => {
-                self.texts.push(XxHash3_128::oneshot(text.as_bytes()));
-                Ok(QueryIndex(number))
+        if self.push(id, text, answers)?.is_none() {
+            let refusal = |place| Error::DuplicateId { place, kind, id: format!("{id:?}") };
+            return reading.leave_out(Oddity::RepeatedId, line, refusal);
+        }
+        if id.contains(' ') {
+            reading.tell(Oddity::SpaceInId, line);
+        }
+        Ok(())
+    }
+
+    /// The number of the query of a training row. Rows that ask the same text under one id share a query; one
+    /// without an id is known by its number, from 0; should an id already name another text, the query gets
+    /// the id `ID#HASH`.
+    pub fn intern(&mut self, id: Option<&str>, text: &str, answers: &[String]) -> Result<QueryIndex> {
+        let content = content_hash(text);
+        let given = id.filter(|id| !id.is_empty());
+        let mut own = given.map_or_else(|| self.store.ids().len().to_string().into(), Cow::Borrowed);
+        if let Some(known) = self.store.ids().find(&own) {
+            if given.is_some() && self.contents[known as usize] == content {
+                return Ok(QueryIndex(known));
             }
-            None => Err(Error::DuplicateId { place: place(), kind: Kind::Query, id: format!("{id:?}") }),
+            own = Cow::Owned(format!("{own}#{content:032x}"));
+            if let Some(known) = self.store.ids().find(&own) {
+                return Ok(QueryIndex(known));
+            }
         }
+        let added = self.push(&own, text, answers)?;
+        Ok(QueryIndex(added.expect("the id was just looked up and not found")))
+    }
+
+    fn push(&mut self, id: &str, text: &str, answers: &[String]) -> Result<Option<u32>> {
+        let strings = std::iter::once(text).chain(answers.iter().map(String::as_str));
+        let added = self.store.push(&self.path, id, strings)?;
+        if added.is_some() {
+            self.contents.push(content_hash(text));
+        }
+        Ok(added)
     }
 
     pub fn finish(self) -> Result<Queries> {
-        let repeats = Repeats::new(&self.texts);
-        Ok(Queries { path: self.path, store: self.store.finish()?, repeats })
+        let repeats = Repeats::new(&self.contents);
+        Ok(Queries { path: self.path, store: self.store.finish()?, repeats, notes: self.notes })
     }
+}
+
+fn content_hash(text: &str) -> u128 {
+    XxHash3_128::oneshot(text.as_bytes())
+}
+
+/// Reference answers: a list of texts, or one text; anything else is left out.
+pub(crate) fn answers(field: Option<Field<'_>>, reading: &mut Reading) -> Result<Vec<String>> {
+    let Some(field) = field else { return Ok(Vec::new()) };
+    if field.is_text() {
+        return Ok(vec![field.text(reading)?.into_owned()]);
+    }
+    let Ok(list) = field.list(reading) else {
+        reading.leave_out_part(Oddity::Answers, field.line(), |place| field.wrong(place, "list of texts"))?;
+        return Ok(Vec::new());
+    };
+    if list.iter().any(Field::is_compound) {
+        reading.leave_out_part(Oddity::Answers, field.line(), |place| field.wrong(place, "list of texts"))?;
+        return Ok(Vec::new());
+    }
+    list.iter()
+        .filter(|answer| !answer.is_null())
+        .map(|answer| Ok(answer.text(reading)?.into_owned()))
+        .collect()
 }

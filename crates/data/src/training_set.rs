@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
+use crate::notes::{Notes, Strictness};
 use crate::rows::RowDraft;
 use crate::{
     Corpus, Error, Passage, PassageIndex, Queries, QueryIndex, Result, Row, Rows, beir, training_file,
@@ -18,10 +19,11 @@ pub enum TrainingSource {
         /// The folder.
         folder: PathBuf,
         /// The split whose queries are the rows, by file name without ending (`train`); a row's positives are
-        /// its passages of relevance 1 and more. Not read if there is a hard-negative file.
+        /// its passages of relevance 1 and more.
         split: String,
-        /// A file of `query-id, gold-id, neg-ids` (tabs, ids of negatives separated by commas, header
-        /// optional). Its queries are then the rows and its gold passages the positives.
+        /// A file of `query-id, gold-id, neg-ids` or `query-id, neg-ids` (tabs, ids of negatives separated by
+        /// commas; with a header, in any order). It adds negatives to the rows and defines none; the gold
+        /// passages are not looked at.
         hard_negatives: Option<PathBuf>,
     },
     /// A file whose rows bring their own texts or name passages of a corpus by id: one JSON array (DPR), or
@@ -35,12 +37,51 @@ pub enum TrainingSource {
     },
 }
 
+/// Which positive of a row that has several a batch takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positives {
+    /// The first.
+    First,
+    /// One drawn for each row and epoch.
+    Random,
+}
+
 /// Training rows with the texts they refer to. Open once, share by reference or `Arc`.
 pub struct TrainingSet {
     corpus: Corpus,
     queries: Queries,
     rows: Arc<Rows>,
+    prompts: Prompts,
+    positives: Positives,
     summary: Summary,
+    notes: Notes,
+}
+
+/// Prompts that rows bring for their queries; few differ.
+#[derive(Default)]
+pub(crate) struct Prompts {
+    texts: Vec<String>,
+    of_row: Vec<Option<u32>>,
+}
+
+impl Prompts {
+    /// Adds the prompt of the next row.
+    pub fn push(&mut self, prompt: Option<&str>) {
+        let number = prompt.map(|prompt| {
+            let known = self.texts.iter().position(|text| text == prompt);
+            known.unwrap_or_else(|| {
+                self.texts.push(prompt.to_owned());
+                self.texts.len() - 1
+            }) as u32
+        });
+        self.of_row.push(number);
+    }
+
+    fn get(&self, row: usize) -> Option<&str> {
+        let number = (*self.of_row.get(row)?)?;
+        Some(&self.texts[number as usize])
+    }
 }
 
 /// What a training set holds, for the lines shown at start.
@@ -56,8 +97,6 @@ pub struct Summary {
     pub rows_without_negatives: usize,
     /// Hard negatives of all rows.
     pub negatives: usize,
-    /// Rows of the file left out because their list of positives is empty.
-    pub rows_without_positives: usize,
     /// Negatives left out because they repeat one of their row or are its positive.
     pub negatives_left_out: usize,
     /// Passages whose id already named another text; they are kept, under an id of their own.
@@ -70,7 +109,6 @@ impl fmt::Display for Summary {
         let notes = [
             (self.rows_with_several_positives, "rows with several positives"),
             (self.rows_without_negatives, "rows without negatives"),
-            (self.rows_without_positives, "rows left out for want of a positive"),
             (self.negatives_left_out, "negatives left out (repeated, or the row's own positive)"),
             (self.passages_renamed, "passages renamed (their id names another text)"),
         ];
@@ -86,24 +124,40 @@ pub(crate) struct Parts {
     pub corpus: Corpus,
     pub queries: Queries,
     pub rows: Vec<RowDraft>,
-    pub rows_without_positives: usize,
+    pub prompts: Prompts,
+    /// The rule of the file's format.
+    pub positives: Positives,
     pub passages_renamed: usize,
+    pub notes: Notes,
     /// The file that defines the rows.
     pub path: PathBuf,
 }
 
 impl TrainingSet {
-    /// Reads a training set: every file once, as a stream.
+    /// As [`TrainingSet::open_with`], reading over what is odd.
     ///
     /// # Errors
-    /// Missing, damaged or badly formed files, unknown or repeated ids, queries without text, positives
-    /// without title and text, no row at all; each names its file and line.
+    /// As there.
     pub fn open(source: &TrainingSource) -> Result<TrainingSet> {
+        TrainingSet::open_with(source, Strictness::Lenient)
+    }
+
+    /// Reads a training set: every file once, as a stream.
+    ///
+    /// Lines that cannot be used are left out (unknown or repeated ids, queries without text, positives
+    /// without title and text); they are in [`TrainingSet::notes`].
+    ///
+    /// # Errors
+    /// Missing, damaged or badly formed files, files of which most would be left out, no row at all; each
+    /// names its file and line. Strictly, everything that would be noted as odd.
+    pub fn open_with(source: &TrainingSource, strictness: Strictness) -> Result<TrainingSet> {
         let parts = match source {
             TrainingSource::Beir { folder, split, hard_negatives } => {
-                beir::read(folder, split, hard_negatives.as_deref())?
+                beir::read(folder, split, hard_negatives.as_deref(), strictness)?
             }
-            TrainingSource::File { path, corpus } => training_file::read(path, corpus.as_deref())?,
+            TrainingSource::File { path, corpus } => {
+                training_file::read(path, corpus.as_deref(), strictness)?
+            }
         };
         if parts.rows.is_empty() {
             let remedy = "give a file in which at least one query has a positive passage";
@@ -116,11 +170,18 @@ impl TrainingSet {
             rows_with_several_positives: rows.iter().filter(|row| row.positives.len() > 1).count(),
             rows_without_negatives: rows.iter().filter(|row| row.negatives.is_empty()).count(),
             negatives: rows.iter().map(|row| row.negatives.len()).sum(),
-            rows_without_positives: parts.rows_without_positives,
             negatives_left_out,
             passages_renamed: parts.passages_renamed,
         };
-        Ok(TrainingSet { corpus: parts.corpus, queries: parts.queries, rows: Arc::new(rows), summary })
+        Ok(TrainingSet {
+            corpus: parts.corpus,
+            queries: parts.queries,
+            rows: Arc::new(rows),
+            prompts: parts.prompts,
+            positives: parts.positives,
+            summary,
+            notes: parts.notes,
+        })
     }
 
     /// Number of rows.
@@ -178,6 +239,22 @@ impl TrainingSet {
         })
     }
 
+    /// The prompt that a row brings for its query, in place of the model's.
+    pub fn row_prompt(&self, row: usize) -> Option<&str> {
+        self.prompts.get(row)
+    }
+
+    /// Which of several positives is trained on where nothing else is asked for: the first of a DPR file (its
+    /// gold passage), a random one of any other.
+    pub fn default_positives(&self) -> Positives {
+        self.positives
+    }
+
+    /// What was odd in the files.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
     /// A query's id.
     pub fn query_id(&self, query: QueryIndex) -> &str {
         self.queries.id(query)
@@ -209,6 +286,11 @@ impl TrainingSet {
                     hasher.write_u32(passage.0);
                 }
             }
+        }
+        // Rows without prompts keep the fingerprint that they had before there were any.
+        for (row, prompt) in (0..self.rows.len()).filter_map(|row| Some((row, self.row_prompt(row)?))) {
+            hasher.write_u64(row as u64);
+            hasher.write(prompt.as_bytes());
         }
         hasher.finish()
     }

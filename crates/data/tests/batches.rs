@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{folder, write};
 use contaccum_data::{
-    BatchConfig, BatchPlan, Error, PassageIndex, Rows, Sample, TrainingSet, TrainingSource,
+    BatchConfig, BatchPlan, Error, PassageIndex, Positives, Rows, Sample, TrainingSet, TrainingSource,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -30,7 +30,15 @@ fn simple(count: usize) -> Arc<Rows> {
 }
 
 fn config(total_batch: usize) -> BatchConfig {
-    BatchConfig { seed: 7, total_batch, hard_negatives: 0, shuffle: true, no_duplicates: false }
+    BatchConfig {
+        seed: 7,
+        total_batch,
+        hard_negatives: 0,
+        shuffle: true,
+        positives: Positives::Random,
+        no_duplicates: false,
+        drop_last: true,
+    }
 }
 
 fn epoch(plan: &BatchPlan, number: u64) -> Vec<Vec<Sample>> {
@@ -78,8 +86,9 @@ fn without_shuffling_rows_come_in_file_order_with_their_first_passages() {
     let lists: Vec<(Vec<usize>, Vec<usize>)> =
         (0..5).map(|row| (vec![row, 50], vec![100, 101, 102])).collect();
     let all = rows(&lists);
-    let plan =
-        BatchPlan::new(all.clone(), BatchConfig { shuffle: false, hard_negatives: 2, ..config(2) }).unwrap();
+    let in_order =
+        BatchConfig { shuffle: false, positives: Positives::First, hard_negatives: 2, ..config(2) };
+    let plan = BatchPlan::new(all.clone(), in_order).unwrap();
     for number in 0..2 {
         assert_eq!(row_order(&epoch(&plan, number)), [0, 1, 2, 3]);
     }
@@ -119,6 +128,40 @@ fn over_epochs_every_positive_and_every_negative_has_its_turn() {
         samples.iter().flat_map(|sample| sample.negatives.clone()).collect();
     assert_eq!((positives.len(), negatives.len()), (3, 8));
     assert!(samples.iter().all(|sample| sample.negatives[0] != sample.negatives[1]));
+}
+
+#[test]
+fn the_first_positive_is_taken_in_every_epoch_where_it_is_asked_for_and_rows_are_shuffled_all_the_same() {
+    let all = rows(&(0..30).map(|row| (vec![row, 100 + row, 200 + row], vec![])).collect::<Vec<_>>());
+    let plan = BatchPlan::new(all.clone(), BatchConfig { positives: Positives::First, ..config(5) }).unwrap();
+    let samples: Vec<Sample> = (0..18).flat_map(|update| plan.batch(update)).collect();
+    assert!(samples.iter().all(|sample| sample.positive == all.get(sample.row).positives[0]));
+    assert_ne!(row_order(&epoch(&plan, 0)), row_order(&epoch(&plan, 1)));
+}
+
+#[test]
+fn an_epoch_that_drops_nothing_ends_with_a_smaller_batch_and_has_every_row_once() {
+    let plan = BatchPlan::new(simple(103), BatchConfig { drop_last: false, ..config(10) }).unwrap();
+    assert_eq!((plan.updates_per_epoch(), plan.rows_left_out(), plan.last_batch_rows()), (11, 0, 3));
+    for number in 0..3 {
+        let batches = epoch(&plan, number);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [[10; 10].as_slice(), &[3]].concat());
+        assert_eq!(row_order(&batches).iter().collect::<BTreeSet<_>>().len(), 103);
+    }
+    let dropping = BatchPlan::new(simple(103), config(10)).unwrap();
+    assert_eq!(dropping.batch(3), plan.batch(3));
+    assert_eq!(dropping.last_batch_rows(), 10);
+    let few = BatchPlan::new(simple(3), BatchConfig { drop_last: false, ..config(4) }).unwrap();
+    assert_eq!((few.updates_per_epoch(), few.batch(0).len(), few.last_batch_rows()), (1, 3, 3));
+    let whole = BatchPlan::new(simple(20), BatchConfig { drop_last: false, ..config(10) }).unwrap();
+    assert_eq!((whole.updates_per_epoch(), whole.batch(1).len(), whole.last_batch_rows()), (2, 10, 10));
+}
+
+#[test]
+fn leaving_no_row_out_and_no_duplicates_is_refused_for_it_cannot_be() {
+    let both = BatchConfig { drop_last: false, no_duplicates: true, ..config(2) };
+    let refused = BatchPlan::new(simple(9), both).err().unwrap().to_string();
+    assert!(refused.contains("drop_last") && refused.contains("no_duplicates"), "{refused}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use common::{folder, small_beir, write};
 use contaccum_data::{
-    Corpus, Passage, PassageIndex, Qrels, Queries, QueryIndex, TrainingSet, TrainingSource,
+    Corpus, Oddity, Passage, PassageIndex, Positives, Qrels, Queries, QueryIndex, TrainingSet, TrainingSource,
 };
 
 fn passage(title: &str, text: &str) -> Passage {
@@ -162,10 +162,14 @@ fn the_rows_of_a_beir_folder_are_the_queries_with_a_relevant_passage_in_file_ord
 }
 
 #[test]
-fn the_rows_of_a_hard_negative_file_are_its_queries_and_its_gold_passages() {
+fn a_hard_negative_file_adds_to_the_judged_rows_and_makes_none() {
     let folder = small_beir();
-    let content = "query-id\tgold-id\tneg-ids\nq1\td1\td2,d3,d2\nq2\td2\t\nq1\td3\t\n";
-    for name in ["hard.tsv", "hard.tsv.gz", "hard.tsv.zst"] {
+    let contents = [
+        "query-id\tgold-id\tneg-ids\nq1\td1\td2,d3,d2\nq2\td1\td3\nq1\td9\t\n",
+        "neg-ids\tqid\nd2,d3,d2\tq1\nd3\tq2\n",
+        "q1\td2,d3,d2\nq2\td3\n",
+    ];
+    for (name, content) in ["hard.tsv", "hard.tsv.gz", "hard.tsv.zst"].into_iter().zip(contents) {
         let hard = write(folder.path(), name, content);
         let source = TrainingSource::Beir {
             folder: folder.path().into(),
@@ -173,9 +177,13 @@ fn the_rows_of_a_hard_negative_file_are_its_queries_and_its_gold_passages() {
             hard_negatives: Some(hard),
         };
         let set = TrainingSet::open(&source).unwrap();
-        // d3 is a positive of q1 on a later line, and d2 is named twice.
-        assert_eq!(rows(&set), [row("q1", "one?", &["d1", "d3"], &["d2"]), row("q2", "two?", &["d2"], &[])]);
-        assert_eq!(set.summary().negatives_left_out, 2);
+        // Rows in the order of the judgments; d3 is judged relevant to q2, and d2 is named twice.
+        assert_eq!(
+            rows(&set),
+            [row("q2", "two?", &["d2", "d3"], &[]), row("q1", "one?", &["d1"], &["d2", "d3"])]
+        );
+        assert_eq!(set.summary().negatives_left_out, 1);
+        assert_eq!(set.notes().count(&Oddity::RelevantNegative), 1);
         assert_eq!(set.summary().rows_without_negatives, 1);
     }
 }
@@ -198,7 +206,8 @@ fn dpr_rows_fall_back_on_plain_negatives_and_leave_out_rows_without_positives() 
         assert_eq!(rows(&set), [row("0", "who?", &["11"], &["13"]), row("1", "what?", &["13"], &["12"])]);
         assert_eq!(set.queries().answers(set.row(0).query).unwrap(), ["A", "B"]);
         assert_eq!(texts(&set, set.row(1).positives), [passage("H", "h")]);
-        assert_eq!(set.summary().rows_without_positives, 1);
+        assert_eq!(set.notes().count(&Oddity::WithoutPositive), 1);
+        assert_eq!(set.default_positives(), Positives::First);
         assert_eq!(set.summary().negatives_left_out, 1);
         assert_eq!(set.corpus().len(), 3);
     }
@@ -264,6 +273,11 @@ fn flag_embedding_and_plain_rows_are_joined_by_content() {
     assert_eq!(set.row(0).positives[0], set.row(1).negatives[0]);
     assert_eq!(set.summary().rows_without_negatives, 1);
     assert_eq!(set.query_id(set.row(2).query), "2");
+    assert_eq!(set.default_positives(), Positives::Random);
+    assert_eq!((set.row_prompt(0), set.row_prompt(1), set.row_prompt(9)), (Some("x"), None, None));
+    let notes: Vec<String> = set.notes().iter().map(ToString::to_string).collect();
+    let said = |what: &str| notes.iter().any(|note| note.contains("f.jsonl: 1 row ") && note.contains(what));
+    assert!(notes.len() == 2 && said("pos_scores") && said("prompt of its own"), "{notes:?}");
 }
 
 #[test]
@@ -301,4 +315,107 @@ fn the_summary_is_one_line_that_tells_only_what_is_so() {
     let set =
         open_file(write(folder.path(), "a.jsonl", "{\"query\": \"a\", \"pos\": [\"p\"], \"neg\": [\"n\"]}"));
     assert_eq!(set.summary().to_string(), "1 rows, 2 passages, 1 hard negatives");
+}
+
+#[test]
+fn columns_go_by_the_names_of_a_header_in_any_order_with_others_between() {
+    let folder = folder();
+    let tables = [
+        ("c.tsv", "id\ttitle\ttext\n1\tT\tred bridge\n\n2\t\t\"blue\" river\n"),
+        ("c.tsv", "URL\tContents\tTitle\tDocID\nu\tred bridge\tT\t1\nu\t\"blue\" river\t\t2\r\n"),
+        ("c.csv", "text,title,_id,rank\nred bridge,T,1,9\n\"\"\"blue\"\" river\",,2,8\n"),
+        ("c.csv.gz", "\u{feff}pid,passage,title\r\n1,red bridge,T\r\n2,\"\"\"blue\"\" river\",\r\n"),
+        ("c.txt", "id\ttext\ttitle\n1\tred bridge\tT\n2\t\"blue\" river\n"),
+    ];
+    for (name, content) in tables {
+        let corpus = Corpus::open(&write(folder.path(), name, content)).unwrap();
+        assert_eq!(
+            (corpus.len(), corpus.id(PassageIndex(0)), corpus.id(PassageIndex(1))),
+            (2, "1", "2"),
+            "{name}"
+        );
+        assert_eq!(corpus.get(PassageIndex(0)).unwrap(), passage("T", "red bridge"), "{content}");
+        assert_eq!(corpus.get(PassageIndex(1)).unwrap(), passage("", "\"blue\" river"), "{content}");
+    }
+    let queries = Queries::open(&write(folder.path(), "q.tsv", "qid\tquery\n1\tRed bridge\n")).unwrap();
+    assert_eq!((queries.len(), queries.text(QueryIndex(0)).unwrap().as_str()), (1, "Red bridge"));
+}
+
+#[test]
+fn a_quoted_field_of_csv_runs_over_lines_and_one_that_is_not_closed_swallows_nothing_in_a_tsv() {
+    let folder = folder();
+    let csv = write(folder.path(), "c.csv", "id,text\n1,\"two\nlines, one field\"\n2,next\n");
+    let corpus = Corpus::open(&csv).unwrap();
+    assert_eq!(corpus.get(PassageIndex(0)).unwrap().text, "two\nlines, one field");
+    assert_eq!(corpus.len(), 2);
+    for content in ["id\ttext\n1\t\"open\n2\tnext\n", "1\t\"open\n2\tnext\n"] {
+        let corpus = Corpus::open(&write(folder.path(), "c.tsv", content)).unwrap();
+        assert_eq!(corpus.get(PassageIndex(0)).unwrap().text, "\"open");
+        assert_eq!(corpus.len(), 2);
+    }
+}
+
+#[test]
+fn a_carriage_return_inside_a_line_is_a_character() {
+    let folder = folder();
+    let corpus = Corpus::open(&write(folder.path(), "c.tsv", "1\ta\rb\r\n2\tc\n")).unwrap();
+    assert_eq!(corpus.get(PassageIndex(0)).unwrap().text, "a\rb");
+}
+
+#[test]
+fn json_is_read_whatever_the_file_is_called_and_as_an_array_too() {
+    let folder = folder();
+    let lines = "{\"docid\": 1, \"text\": \"x\"}\n{\"docid\": 2, \"text\": \"y\"}\n";
+    let array = "[{\"docid\": 1, \"text\": \"x\"},\n {\"docid\": 2, \"text\": \"y\"}]";
+    for (name, content) in
+        [("c.tsv", lines), ("c.txt", lines), ("corpus", lines), ("c.json", array), ("c", array)]
+    {
+        let corpus = Corpus::open(&write(folder.path(), name, content)).unwrap();
+        assert_eq!((corpus.len(), corpus.index_of("2")), (2, Some(PassageIndex(1))), "{name}");
+    }
+}
+
+#[test]
+fn judgments_are_found_by_the_names_of_their_columns_and_between_blank_lines() {
+    let folder = folder();
+    let expected = [("q1".to_owned(), vec![("d1".to_owned(), 1), ("d2".to_owned(), 0)])];
+    let files = [
+        ("a.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1\n\n  \nq1\td2\t0\n\n"),
+        ("a.tsv", "query_id\titeration\tdoc_id\trelevance\nq1\t0\td1\t1.0\nq1\t0\td2\t0\n"),
+        ("a.csv", "score,qid,pid\n1,q1,d1\n0,q1,d2\n"),
+        ("a.qrels", "q1 0 d1 1\nq1\t0  d2 0\r\n"),
+        ("a.qrels", "q1\t0\td1\t1\nq1\t0\td2\t0\n"),
+        ("a", "query-id corpus-id score\nq1 d1 1\nq1 d2 0\n"),
+    ];
+    for (name, content) in files {
+        let qrels = Qrels::open(&write(folder.path(), name, content)).unwrap();
+        let read: Vec<_> = qrels.iter().map(|(query, judged)| (query.to_owned(), judged.to_vec())).collect();
+        assert_eq!(read, expected, "{content}");
+    }
+}
+
+#[test]
+fn ids_mean_the_same_in_every_file() {
+    let folder = folder();
+    let corpus = write(
+        folder.path(),
+        "corpus.jsonl",
+        "{\"_id\": \" d 1\", \"text\": \"x\"}\n{\"_id\": \"\u{a0}\", \"text\": \"y\"}\n",
+    );
+    write(
+        folder.path(),
+        "queries.jsonl",
+        "{\"_id\": \"q 1 \", \"text\": \"x?\"}\n{\"_id\": 2, \"text\": \"y?\"}\n",
+    );
+    write(folder.path(), "qrels/train.tsv", "query-id\tcorpus-id\tscore\n q 1\td 1 \t1\n2\t\u{a0}\t1\n");
+    let hard = write(folder.path(), "hard.tsv", "q 1 \td 1\t \u{a0} , d 1\n");
+    let source = TrainingSource::Beir {
+        folder: folder.path().into(),
+        split: "train".into(),
+        hard_negatives: Some(hard),
+    };
+    let set = TrainingSet::open(&source).unwrap();
+    assert_eq!(rows(&set), [row("q 1", "x?", &["d 1"], &["\u{a0}"]), row("2", "y?", &["\u{a0}"], &[])]);
+    let corpus = Corpus::open(&corpus).unwrap();
+    assert_eq!((corpus.notes().count(&Oddity::PaddedId), corpus.notes().count(&Oddity::SpaceInId)), (1, 1));
 }

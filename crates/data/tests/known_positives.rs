@@ -5,7 +5,9 @@ mod common;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use common::{folder, write};
-use contaccum_data::{BatchConfig, BatchPlan, PassageIndex, QueryIndex, TrainingSet, TrainingSource};
+use contaccum_data::{
+    BatchConfig, BatchPlan, PassageIndex, Positives, QueryIndex, TrainingSet, TrainingSource,
+};
 
 fn ids(set: &TrainingSet) -> BTreeSet<(&str, &str)> {
     let pairs = set.known_positives();
@@ -82,7 +84,15 @@ fn touched(folder: &str, split: &str, total_batch: usize, bank: usize) -> Option
     let source =
         TrainingSource::Beir { folder: folder.path().into(), split: "train".into(), hard_negatives: None };
     let set = TrainingSet::open(&source).unwrap();
-    let config = BatchConfig { seed: 1, total_batch, hard_negatives: 0, shuffle: true, no_duplicates: false };
+    let config = BatchConfig {
+        seed: 1,
+        total_batch,
+        hard_negatives: 0,
+        shuffle: true,
+        positives: Positives::Random,
+        no_duplicates: false,
+        drop_last: true,
+    };
     let plan = BatchPlan::new(set.rows().clone(), config).unwrap();
     let mut known: HashMap<QueryIndex, Vec<PassageIndex>> = HashMap::new();
     set.known_positives().for_each(|(query, passage)| known.entry(query).or_default().push(passage));

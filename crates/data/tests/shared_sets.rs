@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use contaccum_data::{
-    BatchConfig, BatchPlan, Corpus, PassageIndex, Qrels, Queries, TrainingSet, TrainingSource,
+    BatchConfig, BatchPlan, Corpus, PassageIndex, Positives, Qrels, Queries, TrainingSet, TrainingSource,
 };
 
 #[test]
@@ -36,8 +36,15 @@ fn squad_with_hard_negatives_plans_epochs_without_duplicates() {
     assert_eq!(set.passage_id(first.negatives[0]), "train-154-20");
     assert_eq!(first.negatives.len(), 8);
 
-    let config =
-        BatchConfig { seed: 1, total_batch: 128, hard_negatives: 1, shuffle: true, no_duplicates: true };
+    let config = BatchConfig {
+        seed: 1,
+        total_batch: 128,
+        hard_negatives: 1,
+        shuffle: true,
+        positives: Positives::Random,
+        no_duplicates: true,
+        drop_last: true,
+    };
     let plan = BatchPlan::new(set.rows().clone(), config).unwrap();
     assert_eq!((plan.updates_per_epoch(), plan.rows_left_out()), (684, 47));
     for update in 0..plan.updates_per_epoch() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::{Corpus, PassageIndex, Qrels, Queries, QueryIndex};
+use contaccum_data::{Corpus, Notes, PassageIndex, Qrels, Queries, QueryIndex, Strictness};
 use contaccum_encoder::{
     Embedder, Encoder, ModelSettings, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
 };
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BatchLimits, EncodeError, EvaluationError, Measure, Run, RunError, SearchError, encode_in_memory,
-    evaluate, search,
+    evaluate, search_named,
 };
 
 /// Folder of a run's measures per query, inside its output folder.
@@ -41,6 +41,10 @@ pub struct DevSource {
     pub passage_max_length: usize,
     /// How title and text are joined.
     pub passage_format: PassageFormat,
+    /// Leave the passage with the id of its query out of what is found, as BEIR does.
+    pub ignore_identical_ids: bool,
+    /// What becomes of odd lines.
+    pub strictness: Strictness,
 }
 
 /// Why encoders could not be measured.
@@ -78,13 +82,19 @@ pub enum DevError {
 }
 
 /// A corpus and judged queries as tokens.
+///
+/// A judged query that the queries lack counts 0, as in [`evaluate`]: what is measured here is what a run file of the same
+/// model and queries is measured at.
 pub struct DevSet {
     source: DevSource,
     passage_ids: Vec<String>,
     passages: Vec<TokenSequence>,
     query_ids: Vec<String>,
     queries: Vec<TokenSequence>,
+    /// Judged queries that the queries lack.
+    missing: Vec<String>,
     qrels: Qrels,
+    notes: Notes,
 }
 
 impl DevSet {
@@ -97,14 +107,19 @@ impl DevSet {
         settings: &ModelSettings,
         tokenizer: &TextTokenizer,
     ) -> Result<Self, DevError> {
-        let queries = Queries::open(&source.folder)?;
-        let qrels = Qrels::open_split(&source.folder, &source.split)?;
-        let corpus = Corpus::open(&source.folder)?;
+        let queries = Queries::open_with(&source.folder, source.strictness)?;
+        let qrels = Qrels::open_split_with(&source.folder, &source.split, source.strictness)?;
+        let corpus = Corpus::open_with(&source.folder, source.strictness)?;
+        let most = source.max_queries.unwrap_or(usize::MAX);
         let chosen: Vec<QueryIndex> = (0..queries.len() as u32)
             .map(QueryIndex)
             .filter(|&query| !qrels.judgments(queries.id(query)).is_empty())
-            .take(source.max_queries.unwrap_or(usize::MAX))
+            .take(most)
             .collect();
+        // A bound takes those that are there first.
+        let missing = qrels.iter().map(|(query, _)| query).filter(|query| queries.index_of(query).is_none());
+        let missing: Vec<String> = missing.take(most - chosen.len()).map(str::to_owned).collect();
+        let notes = [corpus.notes(), queries.notes(), qrels.notes()].into_iter().cloned().collect();
         let all: Vec<PassageIndex> = (0..corpus.len() as u32).map(PassageIndex).collect();
         let passage = |&index: &PassageIndex| {
             let passage = corpus.get(index)?;
@@ -120,7 +135,9 @@ impl DevSet {
             passage_ids: all.iter().map(|&index| corpus.id(index).to_owned()).collect(),
             queries: chosen.par_iter().map(query).collect::<Result<_, DevError>>()?,
             query_ids: chosen.iter().map(|&index| queries.id(index).to_owned()).collect(),
+            missing,
             qrels,
+            notes,
             source,
         })
     }
@@ -138,15 +155,29 @@ impl DevSet {
             && measures.queries == self.asked()
     }
 
+    /// What was odd in the files.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Number of the queries measured that the queries file lacks; they count 0.
+    pub fn missing_queries(&self) -> usize {
+        self.missing.iter().filter(|id| self.has_relevant(id)).count()
+    }
+
     /// Number of queries that are measured.
     pub fn queries(&self) -> usize {
         self.asked().len()
     }
 
-    /// Ids of the queries that have a relevant passage, in the order of the file.
+    /// Ids of the queries that have a relevant passage, in the order of the file, and then of those that it lacks.
     fn asked(&self) -> Vec<&str> {
-        let has_relevant = |id: &&str| self.qrels.judgments(id).iter().any(|(_, judgment)| *judgment > 0);
-        self.query_ids.iter().map(String::as_str).filter(has_relevant).collect()
+        let all = self.query_ids.iter().chain(&self.missing).map(String::as_str);
+        all.filter(|id| self.has_relevant(id)).collect()
+    }
+
+    fn has_relevant(&self, query: &str) -> bool {
+        self.qrels.judgments(query).iter().any(|(_, judgment)| *judgment > 0)
     }
 
     /// The measures of each query, texts encoded by `query` and `passage`.
@@ -156,8 +187,14 @@ impl DevSet {
     pub fn measure(&self, query: &Encoder, passage: &Encoder) -> Result<QueryMeasures, DevError> {
         let queries = self.vectors(query, &self.queries)?;
         let passages = self.vectors(passage, &self.passages)?;
-        let found = search(&queries, query.dim(), &passages, TOP_K)?;
-        let run = Run::from_hits(&self.query_ids, &self.passage_ids, &found)?;
+        let identical = self.source.ignore_identical_ids;
+        let depth = TOP_K + usize::from(identical);
+        let found = search_named(&queries, query.dim(), &passages, &self.passage_ids, depth)?;
+        let mut run = Run::from_hits(&self.query_ids, &self.passage_ids, &found)?;
+        if identical {
+            run.leave_out_identical_ids();
+            run.truncate(TOP_K);
+        }
         let evaluation = evaluate(&run, &self.qrels, &DEV_MEASURES)?;
         // The judgments may be of more queries than are asked here.
         let asked = self.asked();

@@ -22,6 +22,6 @@ pub use embeddings::{BatchLimits, EmbeddingStore, StoreDescription, StoreError};
 pub use encode::{EncodeError, EncodeProgress, Passage, encode, encode_in_memory};
 pub use intervals::MeanInterval;
 pub use metrics::{Evaluation, EvaluationError, Measure, MeasureResult, ParseMeasureError, evaluate};
-pub use search::{Hit, SearchError, search, search_store};
+pub use search::{Hit, SearchError, search, search_named, search_store};
 pub use significance::{PairedDifference, holm, mean_over_seeds, randomisation_test};
-pub use trec::{Run, RunError, ScoredDocument};
+pub use trec::{Run, RunError, ScoredDocument, check_names};

@@ -3,6 +3,9 @@
 //! Scores are made in tiles of some queries × some passages by a matrix product and looked at while they lie in
 //! cache. A query keeps up to twice `k` candidates and the score of its `k`-th best at the last count; one
 //! comparison over sixteen scores dismisses nearly all of them, so that choosing costs little beside the product.
+//!
+//! Equal scores are ordered by id, the higher first, as trec_eval orders them: which passages are found then depends on
+//! their number as little as their order in a file does, and the first of one is the first of many.
 
 use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
 use rayon::prelude::*;
@@ -66,29 +69,51 @@ pub struct Hit {
 /// # Panics
 /// When a buffer is not a whole number of rows.
 pub fn search(queries: &[f32], dim: usize, passages: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, SearchError> {
-    let mut search = Search::new(queries, dim, k)?;
+    let mut search = Search::new(queries, dim, k, None)?;
     search.add(passages)?;
     Ok(search.finish())
 }
 
-/// [`search`] over a store, one shard in memory at a time.
+/// [`search`] among passages that have ids: the one of the higher id is first among equals, as trec_eval has it.
+///
+/// # Errors
+/// As [`search`].
+///
+/// # Panics
+/// As [`search`], and when there are not as many ids as passages.
+pub fn search_named(
+    queries: &[f32],
+    dim: usize,
+    passages: &[f32],
+    ids: &[String],
+    k: usize,
+) -> Result<Vec<Vec<Hit>>, SearchError> {
+    assert_eq!(passages.len(), ids.len() * dim, "an id for each passage");
+    let mut search = Search::new(queries, dim, k, Some(Ranks::by_id(ids)))?;
+    search.add(passages)?;
+    Ok(search.finish())
+}
+
+/// [`search_named`] over a store with its ids, one shard in memory at a time.
 ///
 /// # Errors
 /// As [`search`], when the store cannot be read, or its vectors have another width.
 ///
 /// # Panics
-/// When `queries` is not a whole number of rows.
+/// When `queries` is not a whole number of rows, or the ids are not those of the store.
 pub fn search_store(
     queries: &[f32],
     dim: usize,
     store: &EmbeddingStore,
+    ids: &[String],
     k: usize,
 ) -> Result<Vec<Vec<Hit>>, SearchError> {
+    assert_eq!(store.description().rows, ids.len(), "an id for each passage");
     let passages = store.description().dim;
     if passages != dim {
         return Err(SearchError::OtherDimension { queries: dim, passages });
     }
-    let mut search = Search::new(queries, dim, k)?;
+    let mut search = Search::new(queries, dim, k, Some(Ranks::by_id(ids)))?;
     let mut vectors = Vec::new();
     for shard in 0..store.shards() {
         store.read_shard(shard, &mut vectors)?;
@@ -97,30 +122,53 @@ pub fn search_store(
     Ok(search.finish())
 }
 
+/// The order of passages among equal scores: 8 bytes a passage.
+struct Ranks {
+    /// Rank of each row, from 0.
+    of_row: Vec<u32>,
+    /// Row of each rank.
+    rows: Vec<u32>,
+}
+
+impl Ranks {
+    /// The higher id first, compared as bytes.
+    fn by_id(ids: &[String]) -> Self {
+        let mut rows: Vec<u32> = (0..ids.len() as u32).collect();
+        rows.par_sort_unstable_by(|&a, &b| ids[b as usize].cmp(&ids[a as usize]).then(a.cmp(&b)));
+        let mut of_row = vec![0; ids.len()];
+        for (rank, &row) in (0..).zip(&rows) {
+            of_row[row as usize] = rank;
+        }
+        Self { of_row, rows }
+    }
+}
+
 /// A search under way: what each query has found among the passages seen so far.
 struct Search<'a> {
     queries: &'a [f32],
     dim: usize,
     k: usize,
+    /// Lower rows are first among equal scores without.
+    ranks: Option<Ranks>,
     seen: u32,
     found: Vec<Candidates>,
 }
 
 impl<'a> Search<'a> {
-    fn new(queries: &'a [f32], dim: usize, k: usize) -> Result<Self, SearchError> {
+    fn new(queries: &'a [f32], dim: usize, k: usize, ranks: Option<Ranks>) -> Result<Self, SearchError> {
         assert!(dim > 0 && queries.len().is_multiple_of(dim), "queries are not a whole number of rows");
         if k == 0 {
             return Err(SearchError::NoneAsked);
         }
         let found = vec![Candidates::default(); queries.len() / dim];
-        Ok(Self { queries, dim, k, seen: 0, found })
+        Ok(Self { queries, dim, k, ranks, seen: 0, found })
     }
 
     /// Looks at the next passages of the corpus.
     fn add(&mut self, passages: &[f32]) -> Result<(), SearchError> {
         let dim = self.dim;
         assert!(passages.len().is_multiple_of(dim), "passages are not a whole number of rows");
-        let first = self.seen;
+        let (first, ranks) = (self.seen, self.ranks.as_ref());
         let count = u32::try_from(passages.len() / dim).map_err(|_| SearchError::TooManyPassages)?;
         self.seen = first.checked_add(count).ok_or(SearchError::TooManyPassages)?;
         // Few queries are still spread over all threads.
@@ -138,9 +186,8 @@ impl<'a> Search<'a> {
                     let (q, p) = (Mat::new(queries, rows, dim), Mat::new(passages, cols, dim));
                     matmul_on_this_thread(scores, q, p.t(), 1.0, false);
                     for (row, (found, scores)) in found.iter_mut().zip(tile.chunks_exact(cols)).enumerate() {
-                        found.offer(scores, first, self.k).map_err(|passage| SearchError::NotANumber {
-                            query: index * block + row,
-                            passage,
+                        found.offer(scores, first, ranks, self.k).map_err(|passage| {
+                            SearchError::NotANumber { query: index * block + row, passage }
                         })?;
                     }
                     first += cols as u32;
@@ -150,7 +197,8 @@ impl<'a> Search<'a> {
     }
 
     fn finish(self) -> Vec<Vec<Hit>> {
-        self.found.into_par_iter().map(|found| found.best(self.k)).collect()
+        let (k, ranks) = (self.k, self.ranks.as_ref());
+        self.found.into_par_iter().map(|found| found.best(ranks, k)).collect()
     }
 }
 
@@ -159,7 +207,7 @@ impl<'a> Search<'a> {
 struct Candidates {
     /// One integer for each, so that the better hit is the greater: see [`key`].
     keys: Vec<u64>,
-    /// A score that `k` of them reach: passages seen later must exceed it.
+    /// A score that `k` of them reach: passages seen later must reach it too.
     threshold: f32,
 }
 
@@ -170,27 +218,28 @@ impl Default for Candidates {
 }
 
 impl Candidates {
-    /// Takes the scores of passages `first ..`, in ascending order of calls; fails with a passage whose score is NaN.
-    fn offer(&mut self, scores: &[f32], first: u32, k: usize) -> Result<(), u32> {
+    /// Takes the scores of passages `first ..`; fails with a passage whose score is NaN.
+    fn offer(&mut self, scores: &[f32], first: u32, ranks: Option<&Ranks>, k: usize) -> Result<(), u32> {
         let (blocks, rest) = scores.as_chunks::<LANES>();
         for (block, passage) in blocks.iter().zip((first..).step_by(LANES)) {
             // NaN is not dismissed here: it compares false.
-            let dismissed = block.iter().fold(true, |all, &score| all & (score <= self.threshold));
+            let dismissed = block.iter().fold(true, |all, &score| all & (score < self.threshold));
             if !dismissed || self.keys.len() < k {
-                self.take(block, passage, k)?;
+                self.take(block, passage, ranks, k)?;
             }
         }
-        self.take(rest, first + (scores.len() - rest.len()) as u32, k)
+        self.take(rest, first + (scores.len() - rest.len()) as u32, ranks, k)
     }
 
     /// Looks at scores one by one.
-    fn take(&mut self, scores: &[f32], first: u32, k: usize) -> Result<(), u32> {
+    fn take(&mut self, scores: &[f32], first: u32, ranks: Option<&Ranks>, k: usize) -> Result<(), u32> {
         for (&score, passage) in scores.iter().zip(first..) {
             if score.is_nan() {
                 return Err(passage);
             }
-            if score > self.threshold || self.keys.len() < k {
-                self.keys.push(key(score, passage));
+            if score >= self.threshold || self.keys.len() < k {
+                let rank = ranks.map_or(passage, |ranks| ranks.of_row[passage as usize]);
+                self.keys.push(key(score, rank));
                 if self.keys.len() == k.saturating_mul(2).max(64) {
                     self.keep_best(k);
                 }
@@ -207,16 +256,22 @@ impl Candidates {
     }
 
     /// The best `k`, best first.
-    fn best(mut self, k: usize) -> Vec<Hit> {
+    fn best(mut self, ranks: Option<&Ranks>, k: usize) -> Vec<Hit> {
         self.keys.sort_unstable_by(|a, b| b.cmp(a));
-        self.keys.iter().take(k).map(|&key| hit(key)).collect()
+        let row = |rank: u32| ranks.map_or(rank, |ranks| ranks.rows[rank as usize]);
+        self.keys
+            .iter()
+            .take(k)
+            .map(|&key| hit(key))
+            .map(|Hit { passage, score }| Hit { passage: row(passage), score })
+            .collect()
     }
 }
 
 const SIGN: u32 = 1 << 31;
 
-/// Orders hits by score, then by lower passage: the score's bits, made to ascend as integers, above the passage's
-/// complement. The two zeros are one score.
+/// Orders hits by score, then by lower passage (or rank): the score's bits, made to ascend as integers, above the
+/// passage's complement. The two zeros are one score.
 fn key(score: f32, passage: u32) -> u64 {
     let bits = (score + 0.0).to_bits();
     let ascending = if bits & SIGN == 0 { bits | SIGN } else { !bits };
@@ -267,6 +322,26 @@ mod tests {
         }
 
         #[test]
+        fn the_first_of_few_are_the_first_of_many_and_equals_go_by_the_higher_id(
+            passages in vectors(1..400, 2),
+            k in 1usize..50,
+        ) {
+            let ids: Vec<String> = (0..passages.len() / 2).map(|row| format!("{}", (row * 7919) % 1000)).collect();
+            let queries = [1.0, -2.0, 0.0, 1.0];
+            let all = search_named(&queries, 2, &passages, &ids, 1000).unwrap();
+            let few = search_named(&queries, 2, &passages, &ids, k).unwrap();
+            for (all, few) in all.iter().zip(&few) {
+                prop_assert_eq!(&all[..few.len()], few.as_slice());
+                let id = |hit: &Hit| &ids[hit.passage as usize];
+                let sorted = all.windows(2).all(|pair| {
+                    let (one, other) = (&pair[0], &pair[1]);
+                    one.score > other.score || one.score == other.score && id(one) > id(other)
+                });
+                prop_assert!(sorted, "{all:?}");
+            }
+        }
+
+        #[test]
         fn shards_change_nothing(
             passages in vectors(1..400, 2),
             cut in 0.0..1.0f64,
@@ -274,7 +349,7 @@ mod tests {
         ) {
             let queries = [1.0, -2.0, 0.0, 1.0];
             let cut = (passages.len() as f64 / 2.0 * cut) as usize * 2;
-            let mut parts = Search::new(&queries, 2, k).unwrap();
+            let mut parts = Search::new(&queries, 2, k, None).unwrap();
             parts.add(&passages[..cut]).unwrap();
             parts.add(&passages[cut..]).unwrap();
             prop_assert_eq!(parts.finish(), search(&queries, 2, &passages, k).unwrap());

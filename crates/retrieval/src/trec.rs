@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
+
+use contaccum_data::{Lines, Place, fits_trec, split_spaces};
 
 use crate::search::Hit;
 
@@ -15,22 +16,21 @@ pub enum RunError {
     #[error(transparent)]
     Write(#[from] contaccum_files::Error),
     /// The file could not be read.
-    #[error("{}: {source}; check that it is a run file you can read", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] contaccum_data::Error),
     /// A line is not `qid Q0 docid rank score tag`.
-    #[error("{}, line {line}: {problem}", .path.display())]
+    #[error("{place}: {problem}")]
     Line {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// Where.
+        place: Place,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// A file without a line.
+    #[error("{path}: holds no line of a run; give a file of lines qid Q0 docid rank score tag")]
+    Empty {
+        /// The file.
+        path: String,
     },
     /// A query has the same document twice.
     #[error("query {query:?} has document {document:?} twice; keep one of them")]
@@ -159,11 +159,9 @@ impl Run {
     /// # Errors
     /// When an id or the tag is empty or has white space, before anything is written; or the file cannot be written.
     pub fn write(&self, path: &Path, tag: &str) -> Result<(), RunError> {
-        check_name("tag", tag)?;
-        for (query, documents) in self.iter() {
-            check_name("query id", query)?;
-            documents.iter().try_for_each(|document| check_name("document id", &document.id))?;
-        }
+        let documents = self.iter().flat_map(|(_, documents)| documents);
+        let documents = documents.map(|document| document.id.as_str());
+        check_names(tag, self.iter().map(|(query, _)| query), documents)?;
         contaccum_files::write(path, |out| {
             for (query, documents) in self.iter() {
                 for (rank, ScoredDocument { id, score }) in (1..).zip(documents) {
@@ -175,23 +173,19 @@ impl Run {
         Ok(())
     }
 
-    /// Reads a TREC file. The second field, the rank and the tag are not looked at; lines may come in any order; empty
-    /// lines are skipped.
+    /// Reads a TREC file, plain, gzip or zstd. The second field, the rank and the tag are not looked at; lines may come in
+    /// any order; empty lines are skipped.
     ///
     /// # Errors
-    /// When the file cannot be read, or at the first line that has not six fields, whose score is no finite number,
-    /// or that repeats a document of its query.
+    /// When the file cannot be read or has no line, or at the first line that has not six fields, whose score is no finite
+    /// number, or that repeats a document of its query.
     pub fn read(path: &Path) -> Result<Self, RunError> {
-        let file = File::open(path).map_err(unreadable(path))?;
+        let mut lines = Lines::open(path)?;
         let mut run = Self::new();
         let mut seen: BTreeMap<String, HashSet<String>> = BTreeMap::new();
-        for (line, text) in (1..).zip(BufReader::new(file).lines()) {
-            let text = text.map_err(unreadable(path))?;
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            let bad = |problem: String| RunError::Line { path: path.to_owned(), line, problem };
-            let (query, document) = parse_line(&text).map_err(bad)?;
+        while let Some(line) = lines.next()? {
+            let bad = |problem: String| RunError::Line { place: line.place(), problem };
+            let (query, document) = parse_line(line.text).map_err(bad)?;
             if !seen.entry(query.to_owned()).or_default().insert(document.id.clone()) {
                 let problem =
                     format!("query {query:?} has document {:?} twice; keep one of them", document.id);
@@ -199,9 +193,50 @@ impl Run {
             }
             run.queries.entry(query.to_owned()).or_default().push(document);
         }
+        if run.is_empty() {
+            return Err(RunError::Empty { path: path.display().to_string() });
+        }
         run.queries.values_mut().for_each(|documents| documents.sort_unstable_by(better_first));
         Ok(run)
     }
+
+    /// Leaves out the documents that have the id of their query, as BEIR does (a passage that is its own query: ArguAna,
+    /// Quora), and counts them.
+    pub fn leave_out_identical_ids(&mut self) -> usize {
+        let mut left_out = 0;
+        for (query, documents) in &mut self.queries {
+            let before = documents.len();
+            documents.retain(|document| document.id != *query);
+            left_out += before - documents.len();
+        }
+        left_out
+    }
+
+    /// Keeps the best `k` documents of each query.
+    pub fn truncate(&mut self, k: usize) {
+        self.queries.values_mut().for_each(|documents| documents.truncate(k));
+    }
+
+    /// Queries whose first document has their own id.
+    pub fn queries_that_find_themselves(&self) -> usize {
+        self.iter()
+            .filter(|(query, documents)| documents.first().is_some_and(|first| first.id == *query))
+            .count()
+    }
+}
+
+/// Checks that a TREC file can hold a tag, query ids and document ids, before there is anything to write.
+///
+/// # Errors
+/// The first that is empty or has white space.
+pub fn check_names<'a>(
+    tag: &str,
+    queries: impl IntoIterator<Item = &'a str>,
+    documents: impl IntoIterator<Item = &'a str>,
+) -> Result<(), RunError> {
+    check_name("tag", tag)?;
+    queries.into_iter().try_for_each(|id| check_name("query id", id))?;
+    documents.into_iter().try_for_each(|id| check_name("document id", id))
 }
 
 /// Higher score first, then higher id.
@@ -211,7 +246,7 @@ fn better_first(a: &ScoredDocument, b: &ScoredDocument) -> Ordering {
 
 /// Query and document of a line.
 fn parse_line(line: &str) -> Result<(&str, ScoredDocument), String> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = split_spaces(line).collect();
     let &[query, _, id, _, score, _] = fields.as_slice() else {
         return Err(format!("{} fields; a run has six: qid Q0 docid rank score tag", fields.len()));
     };
@@ -228,14 +263,7 @@ fn first_duplicate(documents: &[ScoredDocument]) -> Option<&str> {
 }
 
 fn check_name(what: &'static str, id: &str) -> Result<(), RunError> {
-    if id.is_empty() || id.contains(char::is_whitespace) {
-        return Err(RunError::WhiteSpace { what, id: id.to_owned() });
-    }
-    Ok(())
-}
-
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> RunError {
-    move |source| RunError::Read { path: path.to_owned(), source }
+    if fits_trec(id) { Ok(()) } else { Err(RunError::WhiteSpace { what, id: id.to_owned() }) }
 }
 
 #[cfg(test)]

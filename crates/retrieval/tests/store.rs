@@ -6,8 +6,8 @@ use std::path::Path;
 
 use contaccum_encoder::{PackedTokens, TokenSequence};
 use contaccum_retrieval::{
-    BatchLimits, EmbeddingStore, EncodeProgress, Passage, StoreDescription, encode, encode_in_memory, search,
-    search_store,
+    BatchLimits, EmbeddingStore, EncodeProgress, Passage, StoreDescription, encode, encode_in_memory,
+    search_named, search_store,
 };
 use proptest::prelude::*;
 
@@ -90,8 +90,9 @@ proptest! {
         prop_assert_eq!(reopened.description(), &description(rows, shard_rows));
 
         let queries = [1.0, -1.0, 0.5, -3.0, 2.0, 0.0];
-        let in_memory = search(&queries, DIM, &expected(rows), 4).unwrap();
-        prop_assert_eq!(search_store(&queries, DIM, &reopened, 4).unwrap(), in_memory);
+        let ids = reopened.ids().unwrap();
+        let in_memory = search_named(&queries, DIM, &expected(rows), &ids, 4).unwrap();
+        prop_assert_eq!(search_store(&queries, DIM, &reopened, &ids, 4).unwrap(), in_memory);
     }
 }
 
@@ -236,7 +237,7 @@ fn what_cannot_be_encoded_is_refused_in_one_line() {
     let folder = fresh();
     let store = encode(folder.path(), &d, passage, embed, |_| {}).unwrap();
     assert_eq!(
-        search_store(&[1.0, 2.0], 2, &store, 1).unwrap_err().to_string(),
+        search_store(&[1.0, 2.0], 2, &store, &store.ids().unwrap(), 1).unwrap_err().to_string(),
         "queries have 2 dimensions, passages 3; encode both with the same model"
     );
 }

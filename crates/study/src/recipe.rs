@@ -56,8 +56,15 @@ const STUDYS_OWN: [&str; 6] =
     ["output_dir", "seed", "eval_data", "eval_split", "eval_steps", "max_eval_queries"];
 
 /// Settings that decide the tokens of a text: one for all cells, for texts are tokenised once.
-const OF_TEXTS: [&str; 6] =
-    ["model", "query_max_length", "passage_max_length", "query_prompt", "passage_prompt", "passage_format"];
+const OF_TEXTS: [&str; 7] = [
+    "model",
+    "query_max_length",
+    "passage_max_length",
+    "query_prompt",
+    "passage_prompt",
+    "passage_format",
+    "ignore_identical_ids",
+];
 
 /// A study as its file tells it, lists multiplied out, settings checked.
 #[derive(Clone, Debug)]
@@ -289,7 +296,7 @@ impl Reader<'_> {
                 let why = if STUDYS_OWN.contains(&name) {
                     "is decided by the study (drop it; [[evaluation]] says what is measured on)"
                 } else {
-                    "decides the tokens of texts, which all cells share (give it in [base])"
+                    "decides what is measured on, which all cells share (give it in [base])"
                 };
                 return refuse(format!("{name} {why}"));
             }

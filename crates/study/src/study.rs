@@ -112,6 +112,8 @@ impl Study {
                 query_max_length: recipe.base.query_max_length,
                 passage_max_length: recipe.base.passage_max_length,
                 passage_format: recipe.base.passage_format,
+                ignore_identical_ids: recipe.base.ignore_identical_ids,
+                strictness: recipe.base.strict.into(),
             };
             Ok::<_, StudyError>(DevSet::open(source, &settings, &tokenizer)?)
         };
@@ -251,7 +253,7 @@ fn check_training_data(recipe: &Recipe) -> Result<(), StudyError> {
     {
         let source = config.source().map_err(TrainError::from)?;
         if !opened.contains(&source) {
-            TrainingSet::open(&source).map_err(TrainError::from)?;
+            TrainingSet::open_with(&source, config.strict.into()).map_err(TrainError::from)?;
             opened.push(source);
         }
     }

@@ -133,6 +133,7 @@ mod tests {
     fn report(evicted: usize, own_positives_in_bank: u64) -> UpdateReport {
         UpdateReport {
             micro_losses: vec![1.0],
+            micro_rows: vec![1],
             current_rows_loss: 1.0,
             gradient_norms: GradientNorms { query: 1.0, passage: 1.0, global: 1.0 },
             learning_rate: 1.0,

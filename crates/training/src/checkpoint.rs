@@ -42,7 +42,7 @@ pub const QUERY_ENCODER: &str = "query_encoder";
 pub const PASSAGE_ENCODER: &str = "passage_encoder";
 
 /// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-pub(crate) const FREE_SETTINGS: [&str; 12] = [
+pub(crate) const FREE_SETTINGS: [&str; 14] = [
     "output_dir",
     "model",
     "train",
@@ -55,6 +55,8 @@ pub(crate) const FREE_SETTINGS: [&str; 12] = [
     "eval_data",
     "eval_split",
     "max_eval_queries",
+    "ignore_identical_ids",
+    "strict",
 ];
 
 /// What a checkpoint belongs to.

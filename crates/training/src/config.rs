@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use contaccum_data::{TrainingSource, with_nearest};
+use contaccum_data::{BatchConfig, Positives, TrainingSource, with_nearest};
 use contaccum_encoder::{BertConfig, PassageFormat, Pooling, Recompute, Similarity};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ pub struct TrainConfig {
     pub train: PathBuf,
     /// Split of a BEIR folder to train on (`qrels/<split>.tsv`); default `train`.
     pub split: String,
-    /// Hard negatives of a BEIR folder: query id, gold id, negative ids, tab-separated with a header.
+    /// Hard negatives of a BEIR folder's judged queries: query id, (gold id,) negative ids, tab-separated.
     pub hard_negatives_file: Option<PathBuf>,
     /// Passages the training file refers to by id, when they lie elsewhere.
     pub corpus: Option<PathBuf>,
@@ -68,6 +68,14 @@ pub struct TrainConfig {
     pub no_duplicates: bool,
     /// Shuffle the rows anew each epoch; default true.
     pub shuffle: bool,
+    /// Which positive of a row that has several is trained on; default: the first of a DPR file and without
+    /// shuffling, else a random one each epoch.
+    pub positives: Option<Positives>,
+    /// Leave rows that fill no total batch out of an epoch (default), or train on them as a smaller last
+    /// batch.
+    pub drop_last: bool,
+    /// Refuse data with odd lines instead of reading over them; default false.
+    pub strict: bool,
     /// Leave every passage known to be relevant to a row's query, and equal texts under other ids, out of its negatives;
     /// default true. Known are the positives of all rows with the query's text.
     pub mask_false_negatives: bool,
@@ -77,13 +85,14 @@ pub struct TrainConfig {
     pub local_batch_size: usize,
     /// Local batches per update; default 16.
     pub gradient_accumulation_steps: usize,
-    /// Most tokens whose activations are in memory at once, queries and passages together; default: those of a local
-    /// batch at its longest. A local batch of more tokens is encoded twice, in chunks, for the same gradient.
+    /// Most tokens whose activations are in memory at once, queries and passages together; default: those of
+    /// a local batch at its longest. A local batch of more tokens is encoded twice, in chunks, for the same
+    /// gradient.
     pub max_tokens: Option<usize>,
     /// What backward passes make again instead of keeping it; default none.
     pub recompute: Recompute,
-    /// Most memory the run may take; `local_batch_size`, `gradient_accumulation_steps`, `max_tokens` and `recompute`
-    /// are then chosen, for the same total batch. Default: no limit.
+    /// Most memory the run may take; `local_batch_size`, `gradient_accumulation_steps`, `max_tokens` and
+    /// `recompute` are then chosen, for the same total batch. Default: no limit.
     pub memory_budget: Option<ByteSize>,
 
     // -- method
@@ -107,7 +116,8 @@ pub struct TrainConfig {
     pub bank_queries: Option<bool>,
     /// Bank past passages, as negatives of every row of the loss; default by method.
     pub bank_passages: Option<bool>,
-    /// Bank past hard negatives; default by method, when there are hard negatives and past passages are banked.
+    /// Bank past hard negatives; default by method, when there are hard negatives and past passages are
+    /// banked.
     pub bank_hard_negatives: Option<bool>,
     /// Keep the banks across updates (true) or clear them after each (false); default true.
     pub keep_past: Option<bool>,
@@ -168,6 +178,8 @@ pub struct TrainConfig {
     pub eval_split: String,
     /// Evaluate on the first so many queries of the split; default: all of them.
     pub max_eval_queries: Option<usize>,
+    /// Leave the passage with the id of its query out of what is evaluated, as BEIR does; default false.
+    pub ignore_identical_ids: bool,
 }
 
 impl Default for TrainConfig {
@@ -192,6 +204,9 @@ impl Default for TrainConfig {
             hard_negatives: 0,
             no_duplicates: false,
             shuffle: true,
+            positives: None,
+            drop_last: true,
+            strict: false,
             mask_false_negatives: true,
             local_batch_size: 8,
             gradient_accumulation_steps: 16,
@@ -232,6 +247,7 @@ impl Default for TrainConfig {
             eval_data: None,
             eval_split: "dev".into(),
             max_eval_queries: None,
+            ignore_identical_ids: false,
         }
     }
 }
@@ -277,7 +293,8 @@ impl Method {
         }
     }
 
-    /// Whether a query's current negatives are those of its local batch; otherwise they are the total batch's.
+    /// Whether a query's current negatives are those of its local batch; otherwise they are the total
+    /// batch's.
     pub(crate) fn negatives_are_local(self) -> bool {
         match self {
             Self::FullBatch | Self::GradCache | Self::ContaccumGradCache => false,
@@ -514,14 +531,23 @@ impl TrainConfig {
         self.local_batch_size * self.gradient_accumulation_steps
     }
 
-    /// Updates of an epoch over `rows` rows: whole total batches only, the rest is left for another shuffle.
-    pub fn updates_per_epoch(&self, rows: usize) -> usize {
-        rows / self.total_batch_size()
+    /// How rows become batches; `positives` is the rule of the data where none is given.
+    pub fn batches(&self, positives: Positives) -> BatchConfig {
+        let positives = if self.shuffle { positives } else { Positives::First };
+        BatchConfig {
+            seed: self.seed,
+            total_batch: self.total_batch_size(),
+            hard_negatives: self.hard_negatives,
+            shuffle: self.shuffle,
+            positives: self.positives.unwrap_or(positives),
+            no_duplicates: self.no_duplicates,
+            drop_last: self.drop_last,
+        }
     }
 
-    /// Updates of the whole run over `rows` rows.
-    pub fn updates(&self, rows: usize) -> usize {
-        let by_epochs = || self.epochs.unwrap_or(1.0) * self.updates_per_epoch(rows) as f64;
+    /// Updates of the whole run, given those of an epoch (of a [`BatchPlan`](contaccum_data::BatchPlan)).
+    pub fn updates(&self, updates_per_epoch: usize) -> usize {
+        let by_epochs = || self.epochs.unwrap_or(1.0) * updates_per_epoch as f64;
         self.max_steps.unwrap_or_else(|| by_epochs().round() as usize)
     }
 
@@ -752,6 +778,12 @@ impl TrainConfig {
         if self.epochs.is_some() && self.max_steps.is_some() {
             return setting("epochs", "given together with max_steps (keep one)");
         }
+        if self.no_duplicates && !self.drop_last {
+            return setting(
+                "drop_last",
+                "false with no_duplicates, which leaves out rows that would be duplicates (keep one)",
+            );
+        }
         if self.similarity == Similarity::Cosine && self.normalize == Some(false) {
             return setting(
                 "normalize",
@@ -931,6 +963,7 @@ mod tests {
             ("query_max_length = 2", "query_max_length"),
             ("logging_steps = 0", "logging_steps"),
             ("normalize = false", "normalize"),
+            ("no_duplicates = true\ndrop_last = false", "drop_last"),
             ("eval_steps = 3", "eval_data"),
             (
                 "method = \"grad-accum\"\nlocal_batch_size = 1\ngradient_accumulation_steps = 1",
@@ -1036,8 +1069,8 @@ mod tests {
 
     #[test]
     fn updates_come_from_epochs_or_from_steps() {
-        let steps = |recipe: &str| config(recipe).updates(1000);
-        assert_eq!(steps(""), 7); // 1000 / (8 * 16)
+        let steps = |recipe: &str| config(recipe).updates(7);
+        assert_eq!(steps(""), 7);
         assert_eq!(steps("epochs = 2.5"), 18);
         assert_eq!(steps("max_steps = 300"), 300);
         assert_eq!(config("warmup_ratio = 0.1").warmup_updates(15), 2);

@@ -37,7 +37,11 @@ impl RowTokenizer {
     /// # Errors
     /// A text that cannot be read back or tokenised.
     pub fn tokenize(&self, sample: &Sample) -> Result<TokenizedSample, TrainError> {
-        let query = self.settings.prompted_query(&self.set.query_text(sample.query)?);
+        let text = self.set.query_text(sample.query)?;
+        let query = match self.set.row_prompt(sample.row) {
+            Some(prompt) => format!("{prompt}{text}"),
+            None => self.settings.prompted_query(&text),
+        };
         let passage = |index| {
             let passage = self.set.passage(index)?;
             let (title, text) = self.settings.prompted_passage(&passage.title, &passage.text);

@@ -6,9 +6,10 @@ use contaccum_objective::Probe;
 /// Rows of a total batch for each that is probed.
 const ROWS_PER_PROBE: usize = 16;
 
-/// The last rows of a total batch: their queries and positives before and after its update.
+/// The last rows of a batch: their queries and positives before and after its update.
 pub(crate) struct ProbeRows {
     first_row: usize,
+    rows: usize,
     dim: usize,
     pub queries: BeforeAndAfter,
     pub positives: BeforeAndAfter,
@@ -25,7 +26,7 @@ impl ProbeRows {
         let rows = Self::rows(total_batch);
         let vectors =
             || BeforeAndAfter { before: resident_zeros(rows * dim), after: resident_zeros(rows * dim) };
-        Self { first_row: total_batch - rows, dim, queries: vectors(), positives: vectors() }
+        Self { first_row: total_batch - rows, rows, dim, queries: vectors(), positives: vectors() }
     }
 
     /// Rows that are probed of a total batch.
@@ -36,6 +37,13 @@ impl ProbeRows {
     /// Vectors that [`ProbeRows::new`] has room for.
     pub fn vectors(total_batch: usize) -> usize {
         4 * Self::rows(total_batch)
+    }
+
+    /// Turns to a batch of so many rows: those of a total batch, or fewer.
+    pub fn begin(&mut self, rows: usize) {
+        let most = self.queries.before.len() / self.dim;
+        self.rows = most.min(rows);
+        self.first_row = rows - self.rows;
     }
 
     pub fn first_row(&self) -> usize {
@@ -54,11 +62,12 @@ impl ProbeRows {
     }
 
     pub fn seen(&self) -> Probe<'_> {
+        let values = self.rows * self.dim;
         Probe {
-            queries_before: &self.queries.before,
-            queries_after: &self.queries.after,
-            positives_before: &self.positives.before,
-            positives_after: &self.positives.after,
+            queries_before: &self.queries.before[..values],
+            queries_after: &self.queries.after[..values],
+            positives_before: &self.positives.before[..values],
+            positives_after: &self.positives.after[..values],
         }
     }
 }

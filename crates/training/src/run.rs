@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use contaccum_data::{BatchConfig, BatchPlan, TrainingSet};
+use contaccum_data::{BatchPlan, Notes, Positives, TrainingSet};
 use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer};
 use contaccum_objective::KnownPositives;
 
@@ -76,6 +76,7 @@ pub struct Run {
     config: TrainConfig,
     set: Arc<TrainingSet>,
     known_positives: KnownPositives,
+    plan: BatchPlan,
     start: StartModel,
     updates: usize,
     /// Resident before any buffer of the training is made, but for the model's weights.
@@ -97,6 +98,14 @@ pub struct RunSummary {
     pub warmup_updates: usize,
     /// Updates that one pass over the rows takes.
     pub updates_per_epoch: usize,
+    /// Rows that each pass leaves out because they fill no total batch.
+    pub rows_left_out: usize,
+    /// Rows of the last batch of a pass.
+    pub last_batch_rows: usize,
+    /// Rows that have more than one positive.
+    pub rows_with_several_positives: usize,
+    /// Which positive of such a row is trained on.
+    pub positives: Positives,
     /// Point of the space of methods.
     pub point: MethodPoint,
     /// Negatives of a query when the banks are full.
@@ -144,23 +153,25 @@ impl Run {
     pub fn open(config: TrainConfig) -> Result<Self, TrainError> {
         config.validate()?;
         let start = StartModel::open(&config)?;
-        let set = TrainingSet::open(&config.source()?)?;
+        let set = TrainingSet::open_with(&config.source()?, config.strict.into())?;
         Self::of(config, start, set)
     }
 
     /// A run of parts that are already there. A memory budget is met here, see [`Run::config`].
     ///
     /// # Errors
-    /// Fewer rows than a total batch, a run of no updates or one that would never use its banks, or a memory budget
-    /// that nothing fits in.
+    /// Fewer rows than a total batch, a run of no updates or one that would never use its banks, or a memory
+    /// budget that nothing fits in.
     pub fn of(config: TrainConfig, start: StartModel, set: TrainingSet) -> Result<Self, TrainError> {
         let (rows, total) = (set.len(), config.total_batch_size());
-        if rows < total {
-            let reason =
-                format!("a total batch of {total} rows, but the data has {rows} (lower it, or add data)");
+        if rows < total && config.drop_last {
+            let reason = format!(
+                "a total batch of {total} rows, but the data has {rows} (lower it, add data, or set drop_last = false)"
+            );
             return Err(ConfigError::Setting { key: "local_batch_size", reason }.into());
         }
-        let updates = config.updates(rows);
+        let plan = BatchPlan::new(Arc::clone(set.rows()), config.batches(set.default_positives()))?;
+        let updates = config.updates(plan.updates_per_epoch() as usize);
         if updates == 0 {
             let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
@@ -186,12 +197,17 @@ impl Run {
                 MemoryBudget { shape, threads, program_bytes, budget_bytes }.fit(&config)?
             }
         };
-        Ok(Self { config, set: Arc::new(set), known_positives, start, updates, program_bytes })
+        Ok(Self { config, set: Arc::new(set), known_positives, plan, start, updates, program_bytes })
     }
 
     /// The settings of the run: those given, with what a memory budget chose in its place.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// What was odd in the training data.
+    pub fn notes(&self) -> &Notes {
+        self.set.notes()
     }
 
     /// What the run is going to do.
@@ -211,7 +227,11 @@ impl Run {
             rows_without_negatives: data.rows_without_negatives,
             updates: self.updates,
             warmup_updates: self.config.warmup_updates(self.updates),
-            updates_per_epoch: self.config.updates_per_epoch(self.set.len()),
+            updates_per_epoch: self.plan.updates_per_epoch() as usize,
+            rows_left_out: self.plan.rows_left_out(),
+            last_batch_rows: self.plan.last_batch_rows(),
+            rows_with_several_positives: data.rows_with_several_positives,
+            positives: self.config.batches(self.set.default_positives()).positives,
             point,
             negatives_per_query: self.config.negatives_per_query()?,
             settings: self.start.encoder.settings().clone(),
@@ -225,19 +245,6 @@ impl Run {
 
     fn identity(&self) -> RunIdentity {
         RunIdentity { config: self.config.clone(), rows: self.set.fingerprint(), updates: self.updates }
-    }
-
-    fn batch_plan(&self) -> Result<BatchPlan, TrainError> {
-        Ok(BatchPlan::new(
-            Arc::clone(self.set.rows()),
-            BatchConfig {
-                seed: self.config.seed,
-                total_batch: self.config.total_batch_size(),
-                hard_negatives: self.config.hard_negatives,
-                no_duplicates: self.config.no_duplicates,
-                shuffle: self.config.shuffle,
-            },
-        )?)
     }
 
     fn card(&self) -> ModelCard {
@@ -265,7 +272,6 @@ impl Run {
         let folder = self.config.output_dir.clone();
         let identity = self.identity();
         let resumed = checkpoint::find(&folder, resume)?;
-        let plan = self.batch_plan()?;
         let card = self.card();
         let rows = RowTokenizer::new(
             Arc::clone(&self.set),
@@ -274,8 +280,9 @@ impl Run {
             self.config.clone(),
         );
         let passage = (!self.config.tied).then(|| self.start.duplicate());
-        let updates_per_epoch = self.config.updates_per_epoch(self.set.len()) as f64;
-        let Self { config, start: StartModel { encoder, tokenizer }, updates, known_positives, .. } = self;
+        let updates_per_epoch = self.plan.updates_per_epoch() as f64;
+        let Self { config, plan, start: StartModel { encoder, tokenizer }, updates, known_positives, .. } =
+            self;
         let mut trainer =
             Trainer::new(config.clone(), encoder, passage, updates)?.with_known_positives(known_positives);
         if let Some(checkpoint) = &resumed {

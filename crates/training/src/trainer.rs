@@ -1,11 +1,12 @@
 //! One update of training: micro-steps over a total batch, then the optimizer.
 //!
-//! All methods run through the same code: a total batch is cut into micro-batches, each of which is one loss; a
-//! micro-batch is cut into chunks, whose activations are in memory at once. With one chunk per micro-batch that is
-//! gradient accumulation (or the full batch); with several it is gradient caching (Gao et al., arXiv 2101.06983):
-//! all chunks are represented first, the loss is taken over all of them, and each chunk is represented again for its
-//! backward pass, under the same dropout masks. A micro-batch of more than `max_tokens` tokens is cut the same way, for
-//! the same gradient, whatever the method: how much memory is used does not depend on the lengths drawn.
+//! All methods run through the same code: a total batch is cut into micro-batches, each of which is one loss;
+//! a micro-batch is cut into chunks, whose activations are in memory at once. With one chunk per micro-batch
+//! that is gradient accumulation (or the full batch); with several it is gradient caching (Gao et al., arXiv
+//! 2101.06983): all chunks are represented first, the loss is taken over all of them, and each chunk is
+//! represented again for its backward pass, under the same dropout masks. A micro-batch of more than
+//! `max_tokens` tokens is cut the same way, for the same gradient, whatever the method: how much memory is
+//! used does not depend on the lengths drawn.
 
 use std::time::Instant;
 
@@ -31,7 +32,10 @@ use crate::{
 pub struct UpdateReport {
     /// Loss of each micro-step, the mean over its rows.
     pub micro_losses: Vec<f64>,
-    /// Mean over the micro-steps of the loss over current rows alone.
+    /// Rows of each micro-step; fewer in the last one of a total batch that is not full.
+    pub micro_rows: Vec<usize>,
+    /// Mean over the micro-steps, weighted by their rows as all means here, of the loss over current rows
+    /// alone.
     pub current_rows_loss: f64,
     /// Gradient norms before clipping.
     pub gradient_norms: GradientNorms,
@@ -39,10 +43,11 @@ pub struct UpdateReport {
     pub learning_rate: f64,
     /// Mean negatives of a current query at the last micro-step.
     pub negatives_per_query: f64,
-    /// Softmax mass of current queries on bank columns by age, in eighths of the capacity, oldest first; a mean
-    /// over the micro-steps. `None` where no passage is banked or the banks are left out.
+    /// Softmax mass of current queries on bank columns by age, in eighths of the capacity, oldest first; a
+    /// mean over the micro-steps. `None` where no passage is banked or the banks are left out.
     pub bank_mass_by_age: Option<[f64; 8]>,
-    /// Softmax mass of current queries on the other passages of their micro-batch; a mean over the micro-steps.
+    /// Softmax mass of current queries on the other passages of their micro-batch; a mean over the
+    /// micro-steps.
     pub in_batch_mass: f64,
     /// Bank columns that took part at the last micro-step.
     pub bank_columns: usize,
@@ -67,15 +72,21 @@ pub struct UpdateReport {
 }
 
 impl UpdateReport {
-    /// Mean loss of the micro-steps.
+    /// Mean loss of the micro-steps, each weighted by its rows.
     pub fn loss(&self) -> f64 {
-        self.micro_losses.iter().sum::<f64>() / self.micro_losses.len() as f64
+        mean_over_rows(self.micro_losses.iter().copied(), &self.micro_rows)
     }
 
     /// Softmax mass of current queries on bank columns.
     pub fn bank_mass(&self) -> f64 {
         self.bank_mass_by_age.map_or(0.0, |mass| mass.iter().sum())
     }
+}
+
+/// The mean of one value a micro-step, each weighted by the rows of its micro-batch.
+fn mean_over_rows(values: impl Iterator<Item = f64>, rows: &[usize]) -> f64 {
+    let sum: f64 = values.zip(rows).map(|(value, rows)| value * *rows as f64).sum();
+    sum / rows.iter().sum::<usize>() as f64
 }
 
 /// Sizes of every buffer of a trainer.
@@ -284,8 +295,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A trainer of `query` and, when untied, `passage`, for a run of `total_updates` updates. All its memory is
-    /// allocated here.
+    /// A trainer of `query` and, when untied, `passage`, for a run of `total_updates` updates. All its memory
+    /// is allocated here.
     ///
     /// # Errors
     /// A configuration that contradicts itself.
@@ -386,17 +397,22 @@ impl Trainer {
         self.towers.passage.as_ref().map_or(&self.towers.query.encoder, |t| &t.encoder)
     }
 
-    /// One update on a total batch.
+    /// One update on a total batch, or on fewer rows: the loss is the mean over those there are.
     ///
     /// # Errors
     /// A loss or gradient that is not a number; the weights are then those before the update.
     pub fn update(&mut self, batch: &[TokenizedSample]) -> Result<UpdateReport, TrainError> {
         let banks = self.banks();
         self.objective_seconds = 0.0;
+        if let Some(probe) = &mut self.probe {
+            probe.begin(batch.len());
+        }
         let mut micro_losses = Vec::with_capacity(self.point.micro_steps);
         let mut reports = Vec::with_capacity(self.point.micro_steps);
+        let micro_rows: Vec<usize> = batch.chunks(self.point.micro_batch_size).map(<[_]>::len).collect();
         for (step, micro_batch) in batch.chunks(self.point.micro_batch_size).enumerate() {
-            let report = self.micro_step(step * self.point.micro_batch_size, micro_batch, banks);
+            let share = micro_batch.len() as f32 / batch.len() as f32;
+            let report = self.micro_step(step * self.point.micro_batch_size, micro_batch, share, banks);
             if !report.loss.is_finite() {
                 return Err(TrainError::LossNotFinite {
                     update: self.updates_done + 1,
@@ -421,8 +437,7 @@ impl Trainer {
         if !self.point.keep_past {
             self.objective.clear();
         }
-        let mean =
-            |of: &dyn Fn(&LossReport) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+        let mean = |of: &dyn Fn(&LossReport) -> f64| mean_over_rows(reports.iter().map(of), &micro_rows);
         let columns = self.point.bank_passages || self.point.bank_hard_negatives;
         let current_rows_loss = mean(&|report| report.current_rows_loss);
         if banks == Banks::Filling {
@@ -431,6 +446,7 @@ impl Trainer {
         }
         Ok(UpdateReport {
             micro_losses,
+            micro_rows: micro_rows.clone(),
             current_rows_loss,
             gradient_norms,
             learning_rate,
@@ -472,8 +488,8 @@ impl Trainer {
         }
     }
 
-    /// Where the representations of the micro-batch that begins at `first_row` lie: its first sample and its first
-    /// hard negative.
+    /// Where the representations of the micro-batch that begins at `first_row` lie: its first sample and its
+    /// first hard negative.
     fn place(&self, first_row: usize) -> (usize, usize) {
         match self.config.memory_bank_enqueue {
             Enqueue::MicroBatch => (0, 0),
@@ -531,9 +547,15 @@ impl Trainer {
         learning_rate
     }
 
-    /// Loss of one micro-batch, whose first row is row `first_row` of the total batch; its gradients are added up,
-    /// and it enters the banks unless the whole update does.
-    fn micro_step(&mut self, first_row: usize, micro_batch: &[TokenizedSample], banks: Banks) -> LossReport {
+    /// Loss of one micro-batch, whose first row is row `first_row` of the total batch and which is `share` of
+    /// it; its gradients are added up, and it enters the banks unless the whole update does.
+    fn micro_step(
+        &mut self,
+        first_row: usize,
+        micro_batch: &[TokenizedSample],
+        share: f32,
+        banks: Banks,
+    ) -> LossReport {
         let spans = spans(micro_batch, self.point.chunk_size, self.config.max_tokens.unwrap_or(usize::MAX));
         let stream = DropoutStream { seed: self.config.seed, update: self.updates_done as u64 };
         for span in &spans {
@@ -550,13 +572,12 @@ impl Trainer {
             positives: &mut self.gradients.positives[..batch.positives.len()],
             hard_negatives: &mut self.gradients.hard_negatives[..batch.hard_negatives.len()],
         };
-        let scale = 1.0 / self.point.micro_steps as f32;
         let started = Instant::now();
         let enters = banks != Banks::Idle && self.config.memory_bank_enqueue == Enqueue::MicroBatch;
         let report = match banks {
-            Banks::Used if enters => self.objective.step_and_enqueue(batch, scale, gradients),
-            Banks::Used => self.objective.step(batch, scale, gradients),
-            Banks::Idle | Banks::Filling => self.objective.step_without_banks(batch, scale, gradients),
+            Banks::Used if enters => self.objective.step_and_enqueue(batch, share, gradients),
+            Banks::Used => self.objective.step(batch, share, gradients),
+            Banks::Idle | Banks::Filling => self.objective.step_without_banks(batch, share, gradients),
         };
         if enters && banks == Banks::Filling && report.loss.is_finite() {
             self.objective.enqueue(batch);

@@ -38,6 +38,9 @@ pub struct EncodeArgs {
     /// a processor with AVX-512 BF16
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+    /// Refuse texts with odd lines, which are read over and counted otherwise
+    #[arg(long)]
+    pub strict: bool,
     /// Vectors per shard: what is lost at most when interrupted, and what is in memory
     #[arg(long, value_name = "ROWS", default_value_t = 16_384)]
     pub shard_rows: usize,
@@ -58,10 +61,10 @@ pub enum Dtype {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct EncodeInput {
-    /// Passages: a BEIR folder, or its corpus.jsonl, plain, .gz or .zst
+    /// Passages: a BEIR folder, or JSONL, TSV or CSV like its corpus.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub corpus: Option<PathBuf>,
-    /// Queries: a BEIR folder, or its queries.jsonl, plain, .gz or .zst
+    /// Queries: a BEIR folder, or JSONL, TSV or CSV like its queries.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub queries: Option<PathBuf>,
 }

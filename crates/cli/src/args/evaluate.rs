@@ -22,7 +22,7 @@ queries; p is that of a paired randomisation test over queries, of each measure 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct EvaluateArgs {
-    /// TREC run file: qid Q0 docid rank score tag
+    /// TREC run file: qid Q0 docid rank score tag; plain, .gz or .zst
     #[arg(long, value_name = "FILE")]
     pub run: PathBuf,
     /// Another run on the same queries, to compare with: differences, their intervals and a paired test
@@ -55,6 +55,12 @@ pub struct EvaluateArgs {
         requires = "answers"
     )]
     pub top_k: Vec<usize>,
+    /// Leave out the passage with the id of its query, as BEIR does (ArguAna, Quora)
+    #[arg(long)]
+    pub ignore_identical_ids: bool,
+    /// Refuse files with odd lines, which are read over and counted otherwise
+    #[arg(long)]
+    pub strict: bool,
     #[command(flatten)]
     pub format: OutputArgs,
 }

@@ -32,6 +32,12 @@ pub struct SearchArgs {
     /// Passages per query
     #[arg(long, short = 'k', value_name = "K", default_value_t = 100)]
     pub top_k: usize,
+    /// Leave out the passage with the id of its query, as BEIR does (ArguAna, Quora)
+    #[arg(long, conflicts_with = "query")]
+    pub ignore_identical_ids: bool,
+    /// Refuse queries with odd lines, which are read over and counted otherwise
+    #[arg(long)]
+    pub strict: bool,
     /// TREC run file to write: qid Q0 docid rank score tag
     #[arg(long, short, value_name = "FILE", required_unless_present = "query", conflicts_with = "query")]
     pub output: Option<PathBuf>,
@@ -57,7 +63,7 @@ pub struct SearchArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct SearchInput {
-    /// Queries: a BEIR folder, or its queries.jsonl, plain, .gz or .zst
+    /// Queries: a BEIR folder, or JSONL, TSV or CSV like its queries.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub queries: Option<PathBuf>,
     /// Folder that `contaccum encode --queries` wrote

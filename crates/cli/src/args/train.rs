@@ -142,13 +142,14 @@ struct ModelFlags {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Data")]
 struct DataFlags {
-    /// BEIR folder, DPR JSON file or JSONL file to train on, plain, .gz or .zst
+    /// BEIR folder, DPR JSON file or JSONL file (Tevatron, FlagEmbedding) to train on, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     train: Option<PathBuf>,
     /// Split of a BEIR folder to train on: qrels/SPLIT.tsv [default: train]
     #[arg(long)]
     split: Option<String>,
-    /// Hard negatives of a BEIR folder: query id, gold id, negative ids, tab-separated with a header
+    /// Hard negatives for the judged queries of a BEIR folder, a TSV of two or three columns: query-id, gold-id (need not
+    /// be there, and is not looked at) and neg-ids (separated by commas), in this order or by the names of a header
     #[arg(long, value_name = "FILE")]
     hard_negatives_file: Option<PathBuf>,
     /// Passages that the training file names by id, when they lie elsewhere
@@ -163,6 +164,16 @@ struct DataFlags {
     /// Shuffle the rows anew each epoch [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     shuffle: Option<bool>,
+    /// Which positive of a row that has several: the first, or a random one each epoch [default: first for DPR files and
+    /// without shuffling, else random]
+    #[arg(long, value_parser = one_of(["first", "random"]))]
+    positives: Option<String>,
+    /// Leave rows that fill no total batch out of an epoch; false trains on them as a smaller batch [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    drop_last: Option<bool>,
+    /// Refuse data with odd lines, which are read over and counted otherwise [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    strict: Option<bool>,
     /// Leave every passage known to be relevant to a row's query out of its negatives [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
     mask_false_negatives: Option<bool>,
@@ -311,6 +322,9 @@ struct RunFlags {
     /// Evaluate on the first so many queries of the split [default: all]
     #[arg(long, value_name = "QUERIES")]
     max_eval_queries: Option<u32>,
+    /// Leave the passage with the id of its query out of what is evaluated, as BEIR does [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    ignore_identical_ids: Option<bool>,
 }
 
 /// A size as it is written in a recipe: checked here, read with the other settings.
@@ -350,6 +364,7 @@ mod tests {
             "query_prompt",
             "passage_prompt",
             "hard_negatives_file",
+            "positives",
             "corpus",
             "memory_bank_size",
             "bank_queries",
