@@ -6,12 +6,17 @@
 //! * before a blank, where blanks part words and no added token holds one;
 //! * with BERT's normalizer and pre-tokenizer also before punctuation and Chinese characters, which are words of their
 //!   own, where no added token lies across;
-//! * a run without such a place is shortened where WordPiece calls its words unknown anyway: of letters and digits in
-//!   a row, more than a word may have, as many are kept as make the word too long and cover any added token.
+//! * a run without such a place is shortened where WordPiece calls its words unknown anyway: of characters in a row that
+//!   part no word, more than a word may have, as many are kept as make the word too long and cover any added token;
+//!   so it is done with characters in a row of which the normalizer leaves nothing.
 //!
 //! Where none of this holds a text is tokenised whole, up to [`LONGEST_UNCUT_BYTES`]; more is an error.
 
-use tokenizers::{NormalizedString, Normalizer, Tokenizer};
+use std::collections::HashMap;
+
+use tokenizers::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
+};
 
 use super::{components::Traits, guard::guarded};
 use crate::error::one_line;
@@ -75,10 +80,10 @@ impl Places {
         let Some(bert) = traits.bert.filter(|_| plain) else { return Self::Blanks };
         let added: Vec<String> = added.into_iter().map(|token| token.content).collect();
         let longest = added.iter().map(String::len).max().unwrap_or_default();
-        let inside_a_run = |token: &String| token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let parts_no_word = |token: &String| within_word(tokenizer, token) != Within::Parts;
         let kept_of_a_run = bert
             .word_chars
-            .filter(|_| !added.iter().any(inside_a_run))
+            .filter(|_| !added.iter().any(parts_no_word))
             .map(|chars| chars.saturating_add(1).saturating_add(longest));
         Self::Words { chinese: bert.chinese_apart, added, kept_of_a_run }
     }
@@ -151,8 +156,10 @@ impl<'t> Tokens<'t> {
     /// Tokenises the next piece; ids beyond the first `keep` are counted alone.
     fn step(&mut self, keep: usize) -> Result<(), String> {
         let mut shortened = String::new();
-        let (piece, rest) =
-            self.cutter.next_piece(self.rest, &mut shortened).map_err(|what| self.named(&what))?;
+        let (piece, rest) = self
+            .cutter
+            .next_piece(self.tokenizer, self.rest, &mut shortened)
+            .map_err(|what| self.named(&what))?;
         let encode = || self.tokenizer.encode_fast(piece, false).map_err(|reason| reason.to_string());
         let encoding = guarded(encode).map_err(|what| self.named(&what))?;
         self.rest = rest;
@@ -174,6 +181,7 @@ impl Cutter {
     /// into `shortened`.
     fn next_piece<'t: 's, 's>(
         &self,
+        tokenizer: &Tokenizer,
         text: &'t str,
         shortened: &'s mut String,
     ) -> Result<(&'s str, &'t str), String> {
@@ -195,7 +203,7 @@ impl Cutter {
         let (run, rest) = text.split_at(end);
         let run = match &self.places {
             Places::Words { kept_of_a_run: Some(kept), .. } => {
-                shorten(run, *kept, shortened);
+                *shortened = shorten(tokenizer, run, *kept);
                 shortened.as_str()
             }
             _ => run,
@@ -215,21 +223,79 @@ impl Cutter {
     }
 }
 
-/// Copies a run; of more than `2 * kept` letters and digits in a row the first and the last `kept`.
-fn shorten(run: &str, kept: usize, out: &mut String) {
-    let mut rest = run;
-    while !rest.is_empty() {
-        let row = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        if row > 2 * kept {
-            out.push_str(&rest[..kept]);
-            out.push_str(&rest[row - kept..row]);
-        } else {
-            out.push_str(&rest[..row]);
-        }
-        let other = rest[row..].find(|c: char| c.is_ascii_alphanumeric()).map_or(rest.len(), |at| row + at);
-        out.push_str(&rest[row..other]);
-        rest = &rest[other..];
+/// What a text does inside a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// It parts the word, or is no part of it.
+    Parts,
+    /// It makes the word longer.
+    Lengthens,
+    /// The normalizer leaves nothing of it.
+    Vanishes,
+}
+
+/// What `part` does between two letters, by the tokenizer's own normalizer and pre-tokenizer.
+fn within_word(tokenizer: &Tokenizer, part: &str) -> Within {
+    let mut text = NormalizedString::from(format!("a{part}a"));
+    let words = guarded(|| {
+        let failed = |reason: tokenizers::Error| reason.to_string();
+        tokenizer.get_normalizer().map_or(Ok(()), |n| n.normalize(&mut text)).map_err(failed)?;
+        let mut words = PreTokenizedString::from(text);
+        tokenizer.get_pre_tokenizer().map_or(Ok(()), |p| p.pre_tokenize(&mut words)).map_err(failed)?;
+        let splits = words.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        Ok(splits.into_iter().map(|(word, ..)| word.chars().count()).collect::<Vec<_>>())
+    });
+    match words.as_deref() {
+        Ok([2]) => Within::Vanishes,
+        Ok([longer]) if *longer > 2 => Within::Lengthens,
+        _ => Within::Parts,
     }
+}
+
+/// A run with its rows shortened: first those of characters that vanish, then those of characters that part no word, of
+/// which the first and the last `kept` that make it longer stay, with what vanishes between them.
+fn shorten(tokenizer: &Tokenizer, run: &str, kept: usize) -> String {
+    let mut known = HashMap::new();
+    let mut within =
+        |c: char| *known.entry(c).or_insert_with(|| within_word(tokenizer, c.encode_utf8(&mut [0; 4])));
+    let vanish = |w: Within| w == Within::Vanishes;
+    let both = |run: &[(char, Within)]| {
+        let run = shorten_rows(run, vanish, vanish, kept);
+        shorten_rows(&run, |w| w != Within::Parts, |w| w == Within::Lengthens, kept)
+    };
+    let (mut out, mut full) = (Vec::new(), PIECE_BYTES);
+    for c in run.chars() {
+        out.push((c, within(c)));
+        // A row that was shortened and goes on is shortened to the same again.
+        if out.len() == full {
+            out = both(&out);
+            full = full.max(2 * out.len());
+        }
+    }
+    both(&out).into_iter().map(|(c, _)| c).collect()
+}
+
+/// Of each row of characters `of_row`, those up to the `kept`-th `counted` one, and those from the `kept`-th last on.
+fn shorten_rows(
+    run: &[(char, Within)],
+    of_row: impl Fn(Within) -> bool,
+    counted: impl Fn(Within) -> bool,
+    kept: usize,
+) -> Vec<(char, Within)> {
+    let mut out = Vec::new();
+    for row in run.chunk_by(|(_, one), (_, next)| of_row(*one) == of_row(*next)) {
+        let places =
+            || row.iter().enumerate().filter(|(_, (_, w))| of_row(*w) && counted(*w)).map(|(at, _)| at);
+        let count = places().count();
+        match (places().nth(kept), places().nth(count.saturating_sub(kept))) {
+            (Some(head_end), Some(tail_start)) if count > 2 * kept => {
+                out.extend_from_slice(&row[..head_end]);
+                out.extend_from_slice(&row[tail_start..]);
+            }
+            _ => out.extend_from_slice(row),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -242,7 +308,7 @@ mod tests {
 
     /// What texts are put together from: words, blanks of every kind, punctuation, marks, characters that normalizers
     /// drop, compose, decompose and widen, added tokens and parts of them.
-    const PARTS: [&str; 44] = [
+    const PARTS: [&str; 47] = [
         "the",
         "cat",
         "s",
@@ -287,6 +353,9 @@ mod tests {
         "ne",
         "0123456789",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}",
+        "\u{200d}\u{fffd}\u{200d}\u{fffd}\u{200d}\u{fffd}\u{200d}\u{fffd}\u{200d}\u{fffd}\u{200d}\u{fffd}",
+        "éeééeééeééeééeééeééeééeééeééeé",
     ];
 
     fn word_piece(word_chars: usize) -> Value {
@@ -395,11 +464,17 @@ mod tests {
             "strip_accents": null, "lowercase": true });
         let (tokenizer, cutter) =
             tokenizer(&bert, &json!({ "type": "BertPreTokenizer" }), &[added(40, "[MASK]", [false; 4])]);
-        let text = format!("the {}é{} cat", "a".repeat(3 << 20), "0".repeat(3 << 20));
+        let text = format!("the {}é{} cat", "a".repeat(3 << 19), "0".repeat(3 << 19));
         let mut shortened = String::new();
-        let (piece, rest) = cutter.next_piece(&text[4..], &mut shortened).unwrap();
+        let (piece, rest) = cutter.next_piece(&tokenizer, &text[4..], &mut shortened).unwrap();
         assert!(piece.len() < 200 && rest == " cat", "{}", piece.len());
         assert_eq!(Tokens::new(&tokenizer, &cutter, &text).first(9).unwrap(), [1, 0, 2]);
+        for part in ["é", "e\u{301}", "\u{301}", "\u{fffd}", "😀", "ที่", "\u{ac00}\u{200d}"] {
+            let text = format!("the{} cat", part.repeat((11 << 17) / part.len()));
+            let ids = Tokens::new(&tokenizer, &cutter, &text).first(9).unwrap().to_vec();
+            let vanishes = ["\u{301}", "\u{fffd}"].contains(&part);
+            assert_eq!(ids, [u32::from(vanishes), 2], "{part}");
+        }
     }
 
     #[test]
