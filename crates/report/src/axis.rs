@@ -4,6 +4,13 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
+/// The largest value that is told from a larger one; its reciprocal is the smallest on a logarithmic axis. The room
+/// around them, and products with a tick's index, stay finite.
+const LARGEST: f64 = 1e250;
+
+/// Share of their size by which values must differ to be told apart.
+const SAME: f64 = 1e-9;
+
 /// How values are laid along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -29,26 +36,33 @@ impl Axis {
         Self { range, log: false, format: short_number }
     }
 
-    /// An axis that shows all of `values` with a little room, with ticks written by `format`. `None` when there is
+    /// An axis that shows all of `values` with a little room, with ticks written by `format`; what is not finite, or
+    /// not drawn on this scale, is left out, and what is beyond [`LARGEST`] lies at the frame. `None` when there is
     /// nothing to show.
     pub fn around(
         values: impl Iterator<Item = f64>,
         scale: Scale,
         format: fn(f64) -> String,
     ) -> Option<Self> {
+        let least = if scale == Scale::Log { 1.0 / LARGEST } else { -LARGEST };
         let (low, high) = values
+            .filter(|value| value.is_finite() && (scale != Scale::Log || *value > 0.0))
+            .map(|value| value.clamp(least, LARGEST))
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
         if low > high {
             return None;
         }
-        let room =
-            |low: f64, high: f64| if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-9) };
+        // Values that differ by rounding alone are a constant: between them there is no place for ticks.
+        let room = |low: f64, high: f64, size: f64| {
+            if high - low > SAME * size { 0.06 * (high - low) } else { 0.1 * size }
+        };
+        let size = low.abs().max(high.abs()).max(1e-9);
         let range = match scale {
-            Scale::FromZero if low >= 0.0 => 0.0..high + room(0.0, high),
-            Scale::FromZero | Scale::Linear => low - room(low, high)..high + room(low, high),
+            Scale::FromZero if low >= 0.0 => 0.0..high + room(0.0, high, size),
+            Scale::FromZero | Scale::Linear => low - room(low, high, size)..high + room(low, high, size),
             Scale::Log => {
                 let (low, high) = (low.ln(), high.ln());
-                let room = room(low, high).max(0.05);
+                let room = room(low, high, 1.0).max(0.05);
                 (low - room).exp()..(high + room).exp()
             }
         };
@@ -63,7 +77,10 @@ impl Axis {
     /// Where a value lies, 0 at the start of the axis and 1 at its end.
     fn place(&self, value: f64) -> f64 {
         let Range { start, end } = self.range;
-        if self.log { (value / start).ln() / (end / start).ln() } else { (value - start) / (end - start) }
+        match self.log {
+            true => (value.ln() - start.ln()) / (end.ln() - start.ln()),
+            false => (value - start) / (end - start),
+        }
     }
 
     fn ticks(&self, most: usize) -> Vec<f64> {
@@ -100,15 +117,18 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, at most `most` of them.
+/// Multiples of 1, 2 or 5 times a power of ten, at most `most` of them and one for each end that lies on one.
 fn linear_ticks(start: f64, end: f64, most: usize) -> Vec<f64> {
-    let rough = (end - start) / most as f64;
+    let rough = (end - start) / most.max(1) as f64;
     let decade = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade).into_iter().find(|&step| step >= rough);
     let step = step.unwrap_or(10.0 * decade);
-    let first = (start / step).ceil() as i64;
-    // Counted in steps, so that rounding does not add up.
-    (first..).map(|count| count as f64 * step).take_while(|&tick| tick <= end * (1.0 + 1e-9)).collect()
+    let (first, last) = (start / step, end / step + 1e-9 * (end / step).abs());
+    // Indices from the first tick on, so that neither rounding adds up nor a step is too small to get anywhere.
+    (0..=most)
+        .map(|index| (first.ceil() + index as f64) * step)
+        .take_while(|&tick| tick <= last * step)
+        .collect()
 }
 
 /// Powers of ten, with 2 and 5 times them where there is room, or every second or third where there is none.
@@ -121,7 +141,7 @@ fn log_ticks(start: f64, end: f64, most: usize) -> Vec<f64> {
     };
     let candidates: [(&'static [f64], usize); 3] = [(&[1.0, 2.0, 5.0], 1), (&[1.0, 3.0], 1), (&[1.0], 1)];
     let fitting = candidates.into_iter().map(|(factors, every)| ticks(factors, every));
-    let sparse = (2..).map(|every| ticks(&[1.0], every));
+    let sparse = (2..=decades.clone().count().max(2)).map(|every| ticks(&[1.0], every));
     fitting.chain(sparse).find(|ticks| ticks.len() <= most).unwrap_or_default()
 }
 
@@ -176,6 +196,44 @@ mod tests {
         assert_eq!(linear_ticks(-3.0, 41.0, 5), [0.0, 10.0, 20.0, 30.0, 40.0]);
         assert_eq!(log_ticks(0.9, 12.0, 5), [1.0, 2.0, 5.0, 10.0]);
         assert_eq!(log_ticks(1e-3, 1e4, 4), [1e-2, 1.0, 1e2, 1e4]);
+    }
+
+    #[test]
+    fn extreme_values_have_finite_axes_with_few_ticks() {
+        let ulp = 1.0 + f64::EPSILON;
+        let pairs = [
+            [1.0, ulp],
+            [1e300, 1e300 * ulp],
+            [f64::MIN, f64::MAX],
+            [1e308, 1.7e308],
+            [1e-308, 1e308],
+            [5e-324, 1e-323],
+            [0.0, 5e-324],
+            [-5e-324, 1e-300],
+            [f64::MIN_POSITIVE, 1.0],
+            [f64::NAN, 1.0],
+            [f64::NEG_INFINITY, f64::INFINITY],
+            [-1.0, 1e-300],
+            [1e15, 1e15 + 0.125],
+            [-1e300, -1e300],
+        ];
+        for (pair, scale) in pairs
+            .iter()
+            .flat_map(|pair| [Scale::FromZero, Scale::Linear, Scale::Log].map(|scale| (pair, scale)))
+        {
+            let Some(axis) = Axis::around(pair.iter().copied(), scale, short_number) else { continue };
+            let Range { start, end } = axis.range;
+            assert!(start.is_finite() && end.is_finite() && start < end, "{pair:?} {scale:?}: {axis:?}");
+            for most in [0, 1, 5, 10] {
+                let ticks = axis.ticks(most);
+                assert!(ticks.len() <= most + 1, "{pair:?} {scale:?}: {ticks:?}");
+                assert!(ticks.iter().all(|tick| tick.is_finite()), "{pair:?} {scale:?}: {ticks:?}");
+                assert!(ticks.is_sorted_by(|a, b| a < b), "{pair:?} {scale:?}: {ticks:?}");
+            }
+            for value in [start, end, f64::midpoint(start, end)] {
+                assert!((0..=1000).contains(&axis.map(&value, (0, 1000))), "{pair:?} {scale:?}");
+            }
+        }
     }
 
     #[test]

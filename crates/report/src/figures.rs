@@ -6,10 +6,19 @@ use crate::ReportError;
 use crate::axis::{Axis, MEBIBYTE, Scale, percent, short_number};
 use crate::chart::{Chart, Line, Stroke};
 use crate::run::{RunFolder, Update};
-use crate::series::{Series, running_mean, thin};
+use crate::series::{COLUMNS, Series, columns, running_mean, thin};
 
 /// Most runs whose every update is drawn, faint, behind their running means: more hide one another.
 const MOST_FAINT: usize = 8;
+
+/// Most values of a line that each have a dot.
+const MOST_DOTS: usize = COLUMNS;
+
+/// Most parts of the banks by age that are drawn; runs record eight.
+const MOST_AGES: usize = 64;
+
+/// Most development metrics that are drawn; runs record four.
+const MOST_METRICS: usize = 24;
 
 /// Share of the updates, at the end, over which similarity mass by age is averaged.
 const LATE: usize = 10;
@@ -198,7 +207,7 @@ impl Figures {
         sketches.insert(6, mass_by_age(runs));
         let metrics: BTreeSet<&String> =
             runs.iter().flat_map(|run| &run.updates).flat_map(|update| update.dev.keys()).collect();
-        sketches.extend(metrics.into_iter().map(|metric| dev_metric(runs, metric)));
+        sketches.extend(metrics.into_iter().take(MOST_METRICS).map(|metric| dev_metric(runs, metric)));
         let mut figures = Self { drawn: Vec::new(), not_recorded: Vec::new() };
         for sketch in sketches {
             match sketch.chart() {
@@ -220,19 +229,21 @@ impl Figures {
 impl Recorded {
     fn sketch(&self, runs: &[RunFolder]) -> Sketch {
         let (mut faint, mut lines) = (Vec::new(), Vec::new());
+        let columns = columns(runs.len());
         for (run, folder) in runs.iter().enumerate() {
             let values = self.drawable(&folder.updates, self.value);
             if let Some(beside) = self.beside {
-                let points = thin(&self.drawable(&folder.updates, beside));
+                let points = thin(&self.drawable(&folder.updates, beside), columns);
                 faint.push(Line { run, stroke: Stroke::Faint, points });
             }
             if self.noisy {
                 if runs.len() <= MOST_FAINT {
-                    faint.push(Line { run, stroke: Stroke::Faint, points: thin(&values) });
+                    faint.push(Line { run, stroke: Stroke::Faint, points: thin(&values, columns) });
                 }
-                lines.push(Line { run, stroke: Stroke::Line, points: thin(&self.smooth(&values)) });
+                let points = thin(&self.smooth(&values), columns);
+                lines.push(Line { run, stroke: Stroke::Line, points });
             } else {
-                lines.push(Line { run, stroke: Stroke::Line, points: thin(&values) });
+                lines.push(Line { run, stroke: Stroke::Line, points: thin(&values, columns) });
             }
         }
         faint.extend(lines);
@@ -270,7 +281,7 @@ fn mass_by_age(runs: &[RunFolder]) -> Sketch {
         let recorded: Vec<_> =
             folder.updates.iter().filter(|update| !update.bank_mass_by_age.is_empty()).collect();
         let late = &recorded[recorded.len() - recorded.len().div_ceil(LATE)..];
-        let ages = late.iter().map(|update| update.bank_mass_by_age.len()).max().unwrap_or(0);
+        let ages = late.iter().map(|update| update.bank_mass_by_age.len()).max().unwrap_or(0).min(MOST_AGES);
         let mean = |age: usize| {
             let values: Vec<f64> =
                 late.iter().filter_map(|update| *update.bank_mass_by_age.get(age)?).collect();
@@ -296,7 +307,9 @@ fn dev_metric(runs: &[RunFolder], metric: &str) -> Sketch {
     let line = |(run, folder): (usize, &RunFolder)| {
         // Between evaluations there is nothing, not a gap.
         let value = |update: &Update| Some((update.update as f64, Some((*update.dev.get(metric)?)?)));
-        Line { run, stroke: Stroke::Dots, points: folder.updates.iter().filter_map(value).collect() }
+        let points: Series = folder.updates.iter().filter_map(value).collect();
+        let stroke = if points.len() <= MOST_DOTS { Stroke::Dots } else { Stroke::Line };
+        Line { run, stroke, points: thin(&points, columns(runs.len())) }
     };
     Sketch {
         title: format!("Development {metric}"),

@@ -14,6 +14,9 @@ use crate::settings::{Setting, settings};
 
 const STYLE: &str = include_str!("style.css");
 
+/// Most unreadable lines of a run that are named.
+const MOST_LINES_NAMED: usize = 10;
+
 /// The whole page.
 ///
 /// # Errors
@@ -132,10 +135,13 @@ fn state(run: &RunFolder) -> &'static str {
 
 /// What a reader should know before trusting the figures of a run.
 fn remarks(run: &RunFolder) -> Markup {
-    let lines: Vec<String> = run.unreadable_lines.iter().map(usize::to_string).collect();
+    let lines: Vec<String> =
+        run.unreadable_lines.iter().take(MOST_LINES_NAMED).map(usize::to_string).collect();
+    let others = run.unreadable_lines.len() - lines.len();
     html! {
         @if !lines.is_empty() {
             p.remark { strong { (run.name) } ": left out of its records, unreadable: line " (lines.join(", "))
+                       @if others > 0 { " and " (others) " others" }
                        " (a stopped run can leave its last line torn; resuming repairs it)." }
         }
         @if run.settings.is_empty() {

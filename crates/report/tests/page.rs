@@ -213,3 +213,61 @@ fn a_folder_without_records_is_no_run_and_no_page_is_written() {
     assert!(matches!(write_page(&[], &output), Err(ReportError::NoRuns)));
     assert!(!output.exists());
 }
+
+#[test]
+fn a_page_stays_small_however_many_updates_and_runs_it_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut records = String::new();
+    for update in 1..=60_000 {
+        let loss = format!("{}", (update * 7919 % 1000) as f64 / 100.0);
+        let line = record(update, &loss);
+        let _ = writeln!(
+            records,
+            "{},\"dev\":{{\"nDCG@10\":{loss},\"RR@10\":{loss}}}}}",
+            &line[..line.len() - 2]
+        );
+        if update % 3 == 0 {
+            records += "no record\n";
+        }
+    }
+    let long = run(folder.path(), "long", &records, "seed = 1\n");
+    let one = page(&[long]);
+    assert!(one.len() < 1_000_000, "{} bytes", one.len());
+    assert!(one.contains("Development nDCG@10") && one.contains("and 19990 others"));
+    let short: String = (1..=1000).map(|update| record(update, "1.5")).collect();
+    let many: Vec<_> =
+        (0..100).map(|seed| run(folder.path(), &format!("run-{seed}"), &short, "seed = 1\n")).collect();
+    let all = page(&many);
+    assert!(all.len() < 5_000_000, "{} bytes", all.len());
+}
+
+#[test]
+fn values_at_the_ends_of_their_range_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs =
+        [("1.0", "1.0000000000000002"), ("1e308", "1.7e308"), ("5e-324", "1e-323"), ("-1.7e308", "1.7e308")];
+    for (index, (first, second)) in pairs.into_iter().enumerate() {
+        let line = |update: usize, value: &str| {
+            format!(
+                "{{\"update\":{update},\"loss\":{value},\"grad_norm_query\":{value},\"seconds\":{value},\
+                 \"dev\":{{\"nDCG@10\":{value}}}}}\n"
+            )
+        };
+        let records = line(1, first) + &line(2, second);
+        let page = page(&[run(folder.path(), &index.to_string(), &records, "")]);
+        assert!(
+            page.contains("Loss over all rows") && page.len() < 100_000,
+            "{first} {second}: {} bytes",
+            page.len()
+        );
+    }
+}
+
+#[test]
+fn metrics_without_number_are_drawn_up_to_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics: Vec<String> = (0..5000).map(|metric| format!("\"m{metric}\":0.5")).collect();
+    let records = format!("{{\"update\":1,\"dev\":{{{}}}}}\n", metrics.join(","));
+    let page = page(&[run(folder.path(), "many", &records, "")]);
+    assert!(page.matches("<svg").count() < 50 && page.len() < 500_000, "{} bytes", page.len());
+}
