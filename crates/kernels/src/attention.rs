@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::dropout::{Dropout, STRIP, Site};
 use crate::math::{exp, max, sum};
-use crate::matrix::{Operand, product_at};
+use crate::matrix::{Mat, MatMut, matmul_on_this_thread, product_into};
 use crate::parallel::Shared;
 
 /// Query rows of one block.
@@ -27,7 +27,7 @@ pub struct AttentionShape {
 
 impl AttentionShape {
     fn width(&self) -> usize {
-        self.heads * self.head_width
+        self.heads.checked_mul(self.head_width).expect("the width of all heads overflows")
     }
 
     fn scale(&self) -> f32 {
@@ -44,38 +44,18 @@ fn scratch_per_thread(longest: usize) -> usize {
     2 * BLOCK * longest
 }
 
-/// A strided matrix inside a buffer that several tasks share.
-#[derive(Clone, Copy)]
-struct View {
-    at: *mut f32,
-    stride: usize,
+/// Whether `len` elements are `tokens` rows of `width`.
+fn holds(len: usize, tokens: usize, width: usize) -> bool {
+    tokens.checked_mul(width).is_some_and(|needed| needed <= len)
 }
 
-impl View {
-    fn operand(self, transposed: bool) -> Operand {
-        let (row_stride, col_stride) = if transposed { (1, self.stride) } else { (self.stride, 1) };
-        Operand { at: self.at.cast_const(), row_stride, col_stride }
-    }
-}
-
-/// `out[m, n] (+)= alpha · a[m, k] · b[k, n]`; `t` says which of `a` and `b` is stored as its transpose.
+/// Tokens of packed sequences.
 ///
-/// # Safety
-/// All three views lie in live buffers, and no other task writes them.
-#[expect(clippy::too_many_arguments, reason = "a product has these operands")]
-unsafe fn product(
-    out: View,
-    a: View,
-    b: View,
-    m: usize,
-    n: usize,
-    k: usize,
-    t: (bool, bool),
-    alpha: f32,
-    add: bool,
-) {
-    // SAFETY: promised by the caller.
-    unsafe { product_at((out.at, out.stride), a.operand(t.0), b.operand(t.1), (m, n, k), alpha, add) };
+/// # Panics
+/// When offsets do not ascend: every length, and every place in a buffer, is a difference of two.
+fn packed_tokens(offsets: &[u32]) -> usize {
+    assert!(offsets.is_sorted(), "offsets of sequences do not ascend");
+    *offsets.last().expect("offsets end with the number of tokens") as usize
 }
 
 /// One head of one sequence.
@@ -98,12 +78,12 @@ fn for_each_head(
     let threads = rayon::current_num_threads();
     assert!(scratch.len() >= threads * per_thread, "attention scratch is too small");
     let scratch = Shared::new(scratch);
-    let sequences = offsets.len() - 1;
-    (0..sequences * shape.heads).into_par_iter().with_max_len(1).for_each(|index| {
+    let tasks = (offsets.len() - 1).checked_mul(shape.heads).expect("the heads of all sequences overflow");
+    (0..tasks).into_par_iter().with_max_len(1).for_each(|index| {
         let (sequence, head) = (index / shape.heads, index % shape.heads);
         let thread = rayon::current_thread_index().unwrap_or(0);
-        // SAFETY: one task at a time runs on a thread, and this part of the scratch is that thread's.
-        let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.at(thread * per_thread), per_thread) };
+        // SAFETY: this part of the scratch is the thread's, which runs one task at a time: none waits for another.
+        let scratch = unsafe { scratch.slice(thread * per_thread, per_thread) };
         let (a, b) = scratch.split_at_mut(per_thread / 2);
         let (first, end) = (offsets[sequence] as usize, offsets[sequence + 1] as usize);
         task(Head { sequence, head, first, length: end - first }, a, b);
@@ -130,52 +110,33 @@ pub fn attention_forward(
     scratch: &mut [f32],
 ) {
     let (width, dh) = (shape.width(), shape.head_width);
-    let tokens = offsets[offsets.len() - 1] as usize;
-    assert!(qkv.len() >= tokens * 3 * width && context.len() >= tokens * width);
-    assert!(log_sum_exp.len() >= tokens * shape.heads);
-    let qkv = qkv.as_ptr().cast_mut();
-    let qkv = SharedConst(qkv);
-    let context = Shared::new(context);
-    let log_sum_exp = Shared::new(log_sum_exp);
+    let tokens = packed_tokens(offsets);
+    assert!(holds(qkv.len() / 3, tokens, width), "qkv is too short");
+    assert!(holds(context.len(), tokens, width), "context is too short");
+    assert!(holds(log_sum_exp.len(), tokens, shape.heads), "log-sum-exps are too short");
+    let (context, log_sum_exp) = (Shared::new(context), Shared::new(log_sum_exp));
     for_each_head(shape, offsets, scratch, |Head { sequence, head, first, length }, scores, _| {
-        let at = |row: usize, part: usize| View {
-            at: qkv.at((first + row) * 3 * width + part * width + head * dh),
-            stride: 3 * width,
+        let input = |row: usize, rows: usize, part: usize| {
+            Mat::strided(&qkv[(first + row) * 3 * width + part * width + head * dh..], rows, dh, 3 * width)
         };
         for start in (0..length).step_by(BLOCK) {
             let rows = BLOCK.min(length - start);
-            let tile = View { at: scores.as_mut_ptr(), stride: length };
-            // SAFETY: `qkv` is only read; the scratch is this thread's.
-            unsafe {
-                product(tile, at(start, 0), at(0, 1), rows, length, dh, (false, true), shape.scale(), false)
-            };
+            let tile = &mut scores[..rows * length];
+            let (queries, keys) = (input(start, rows, 0), input(0, length, 1));
+            matmul_on_this_thread(MatMut::new(tile, rows, length), queries, keys.t(), shape.scale(), false);
             let mut lse = [0.0; BLOCK];
             let mask = dropout.map(|(d, site)| (d, site.head(head), sequence_keys[sequence]));
-            softmax_rows(&mut scores[..rows * length], length, mask, start, &mut lse);
+            softmax_rows(tile, length, mask, start, &mut lse);
+            let token = first + start;
             for (r, lse) in lse[..rows].iter().enumerate() {
-                // SAFETY: in bounds as asserted above; one element per (token, head), written by this task only.
-                unsafe { *log_sum_exp.at((first + start + r) * shape.heads + head) = *lse };
+                // SAFETY: the element of this token and head is written by this task alone.
+                unsafe { log_sum_exp.slice((token + r) * shape.heads + head, 1)[0] = *lse };
             }
-            let out = View { at: context.at((first + start) * width + head * dh), stride: width };
+            let out = context.matrix(token * width + head * dh, rows, dh, width);
             // SAFETY: rows and columns of `context` for this head of this sequence belong to this task alone.
-            unsafe { product(out, tile, at(0, 2), rows, dh, length, (false, false), 1.0, false) };
+            unsafe { product_into(out, Mat::new(tile, rows, length), input(0, length, 2), 1.0, false) };
         }
     });
-}
-
-/// A pointer to elements that are only read.
-#[derive(Clone, Copy)]
-struct SharedConst(*mut f32);
-
-// SAFETY: only read through.
-unsafe impl Send for SharedConst {}
-// SAFETY: only read through.
-unsafe impl Sync for SharedConst {}
-
-impl SharedConst {
-    fn at(self, index: usize) -> *mut f32 {
-        self.0.wrapping_add(index)
-    }
 }
 
 /// What a head's mask depends on, beside row and column.
@@ -225,35 +186,32 @@ pub fn attention_backward(
     scratch: &mut [f32],
 ) {
     let (width, dh, scale) = (shape.width(), shape.head_width, shape.scale());
-    let tokens = offsets[offsets.len() - 1] as usize;
-    assert!(qkv.len() >= tokens * 3 * width && qkv_gradient.len() >= tokens * 3 * width);
-    assert!(context_gradient.len() >= tokens * width);
-    let inputs = SharedConst(qkv.as_ptr().cast_mut());
-    let upstream = SharedConst(context_gradient.as_ptr().cast_mut());
+    let tokens = packed_tokens(offsets);
+    assert!(holds(qkv.len() / 3, tokens, width), "qkv is too short");
+    assert!(holds(qkv_gradient.len() / 3, tokens, width), "the gradient of qkv is too short");
+    assert!(holds(context_gradient.len(), tokens, width), "the gradient of context is too short");
     let gradients = Shared::new(qkv_gradient);
     for_each_head(
         shape,
         offsets,
         scratch,
         |Head { sequence, head, first, length }, probabilities, scores| {
-            let column = |row: usize, part: usize| (first + row) * 3 * width + part * width + head * dh;
-            let input =
-                |row: usize, part: usize| View { at: inputs.at(column(row, part)), stride: 3 * width };
-            let gradient =
-                |row: usize, part: usize| View { at: gradients.at(column(row, part)), stride: 3 * width };
+            let place = |row: usize, part: usize| (first + row) * 3 * width + part * width + head * dh;
+            let input = |row: usize, rows: usize, part: usize| {
+                Mat::strided(&qkv[place(row, part)..], rows, dh, 3 * width)
+            };
+            let gradient = |row: usize, rows: usize, part: usize| {
+                gradients.matrix(place(row, part), rows, dh, 3 * width)
+            };
             for start in (0..length).step_by(BLOCK) {
                 let rows = BLOCK.min(length - start);
-                let p = View { at: probabilities.as_mut_ptr(), stride: length };
-                let ds = View { at: scores.as_mut_ptr(), stride: length };
+                let (p, ds) = (&mut probabilities[..rows * length], &mut scores[..rows * length]);
                 let token = first + start;
-                let out = View { at: upstream.at(token * width + head * dh), stride: width };
-                let again = start > 0;
-                // SAFETY: inputs are only read, the scratch is this thread's, and the gradient's rows and columns of this
-                // head of this sequence belong to this task alone.
-                unsafe {
-                    product(p, input(start, 0), input(0, 1), rows, length, dh, (false, true), scale, false);
-                    product(ds, out, input(0, 2), rows, length, dh, (false, true), 1.0, false);
-                }
+                let upstream = Mat::strided(&context_gradient[token * width + head * dh..], rows, dh, width);
+                let (queries, keys, values) =
+                    (input(start, rows, 0), input(0, length, 1), input(0, length, 2));
+                matmul_on_this_thread(MatMut::new(p, rows, length), queries, keys.t(), scale, false);
+                matmul_on_this_thread(MatMut::new(ds, rows, length), upstream, values.t(), 1.0, false);
                 let (mut lse, mut along) = ([0.0; BLOCK], [0.0; BLOCK]);
                 for r in 0..rows {
                     let span = (token + r) * width + head * dh..(token + r) * width + (head + 1) * dh;
@@ -262,24 +220,15 @@ pub fn attention_backward(
                     lse[r] = log_sum_exp[(token + r) * shape.heads + head];
                 }
                 let mask = dropout.map(|(d, site)| (d, site.head(head), sequence_keys[sequence]));
-                let tile = rows * length;
-                let (p_tile, ds_tile) = (&mut probabilities[..tile], &mut scores[..tile]);
-                score_gradients(p_tile, ds_tile, length, (&lse, &along), scale, mask, start);
-                // SAFETY: as above.
+                score_gradients(p, ds, length, (&lse, &along), scale, mask, start);
+                let (p, ds) = (Mat::new(p, rows, length), Mat::new(ds, rows, length));
+                let again = start > 0;
+                // SAFETY: rows and columns of the gradient for this head of this sequence belong to this task alone, which
+                // writes one after the other.
                 unsafe {
-                    product(gradient(0, 2), p, out, length, dh, rows, (true, false), 1.0, again);
-                    product(
-                        gradient(start, 0),
-                        ds,
-                        input(0, 1),
-                        rows,
-                        dh,
-                        length,
-                        (false, false),
-                        1.0,
-                        false,
-                    );
-                    product(gradient(0, 1), ds, input(start, 0), length, dh, rows, (true, false), 1.0, again);
+                    product_into(gradient(0, length, 2), p.t(), upstream, 1.0, again);
+                    product_into(gradient(start, rows, 0), ds, keys, 1.0, false);
+                    product_into(gradient(0, length, 1), ds.t(), queries, 1.0, again);
                 }
             }
         },
@@ -404,6 +353,45 @@ mod tests {
             });
             assert_close(&gradient, &expected, 2e-5);
         }
+    }
+
+    #[test]
+    fn buffers_and_offsets_that_do_not_agree_are_refused() {
+        let shape = AttentionShape { heads: 2, head_width: 4 };
+        let refused = |shape: AttentionShape, offsets: &[u32], lengths: [usize; 3]| {
+            let [qkv, context, lse] = lengths.map(|length| vec![0.0; length]);
+            let forward = std::panic::catch_unwind(|| {
+                let mut scratch = vec![0.0; attention_scratch_len(8, rayon::current_num_threads())];
+                let (mut context, mut lse) = (context.clone(), lse.clone());
+                attention_forward(shape, &qkv, offsets, &[0; 4], None, &mut context, &mut lse, &mut scratch);
+            });
+            let backward = std::panic::catch_unwind(|| {
+                let mut scratch = vec![0.0; attention_scratch_len(8, rayon::current_num_threads())];
+                let mut gradient = qkv.clone();
+                attention_backward(
+                    shape,
+                    &qkv,
+                    &context,
+                    &lse,
+                    offsets,
+                    &[0; 4],
+                    None,
+                    &context,
+                    &mut gradient,
+                    &mut scratch,
+                );
+            });
+            [forward.is_err(), backward.is_err()]
+        };
+        assert_eq!(refused(shape, &[0, 3, 8], [192, 64, 16]), [false; 2]);
+        for offsets in [&[0, 8, 3][..], &[8, 0], &[0, 9, 8], &[u32::MAX, 8], &[]] {
+            assert_eq!(refused(shape, offsets, [192, 64, 16]), [true; 2], "{offsets:?}");
+        }
+        for lengths in [[191, 64, 16], [192, 63, 16], [192, 64, 15]] {
+            assert_eq!(refused(shape, &[0, 3, 8], lengths), [true; 2], "{lengths:?}");
+        }
+        let wide = AttentionShape { heads: 1 << 40, head_width: 1 << 40 };
+        assert_eq!(refused(wide, &[0, 3, 8], [192, 64, 16]), [true; 2]);
     }
 
     #[test]

@@ -9,8 +9,6 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use crate::parallel::Shared;
-
 /// Rows and columns of the output that are summed in registers.
 const ROWS: usize = 12;
 const COLS: usize = 32;
@@ -47,7 +45,7 @@ impl Bf16Weight {
     /// # Panics
     /// When `weight` is not `outputs × inputs`.
     pub fn new(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self, NoBf16> {
-        assert_eq!(weight.len(), outputs * inputs, "weight has another shape");
+        assert_eq!(Some(weight.len()), outputs.checked_mul(inputs), "weight has another shape");
         if !supported() {
             return Err(NoBf16);
         }
@@ -75,16 +73,13 @@ impl Bf16Weight {
     pub fn multiply(&self, x: &[f32], accumulate: bool, y: &mut [f32]) {
         let rows = y.len() / self.outputs;
         assert_eq!(y.len(), rows * self.outputs, "output has another shape");
-        assert_eq!(x.len(), rows * self.inputs, "input has another shape");
+        assert_eq!(Some(x.len()), rows.checked_mul(self.inputs), "input has another shape");
         let block = rows.div_ceil(rayon::current_num_threads()).next_multiple_of(ROWS).min(BLOCK);
-        let y = Shared::new(y);
-        x.par_chunks(block * self.inputs).enumerate().for_each_init(
+        x.par_chunks(block * self.inputs).zip(y.par_chunks_mut(block * self.outputs)).for_each_init(
             || vec![0; block * self.pairs()],
-            |rounded, (index, x)| {
-                let out = y.at(index * block * self.outputs);
-                // SAFETY: made only where `supported`; `out` begins the rows of `y` that belong to `x`, which no other
-                // task writes.
-                unsafe { self.multiply_block(x, rounded, accumulate, out) };
+            |rounded, (x, y)| {
+                // SAFETY: made only where `supported`.
+                unsafe { self.multiply_block(x, rounded, accumulate, y) };
             },
         );
     }
@@ -103,7 +98,7 @@ fn supported() -> bool {
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Bf16Weight {
-    unsafe fn multiply_block(&self, _: &[f32], _: &mut [u32], _: bool, _: *mut f32) {
+    unsafe fn multiply_block(&self, _: &[f32], _: &mut [u32], _: bool, _: &mut [f32]) {
         unreachable!("no weight is made on this processor");
     }
 }
@@ -126,14 +121,14 @@ mod x86 {
         /// The product of some rows; `rounded` has room for them.
         ///
         /// # Safety
-        /// The processor has both features, and the rows' outputs from `out` on are the caller's to write.
+        /// The processor has both features.
         #[target_feature(enable = "avx512f,avx512bf16")]
         pub(super) unsafe fn multiply_block(
             &self,
             x: &[f32],
             rounded: &mut [u32],
             accumulate: bool,
-            out: *mut f32,
+            out: &mut [f32],
         ) {
             let (pairs, rows) = (self.pairs(), x.len() / self.inputs);
             round_rows(x, self.inputs, rounded);
@@ -142,15 +137,13 @@ mod x86 {
                 for (tile, rounded) in
                     rounded.chunks_exact(ROWS * pairs).enumerate().take(rows.div_ceil(ROWS))
                 {
-                    // SAFETY: the tile and the panel have as many pairs.
+                    // SAFETY: both are chunks of as many pairs.
                     let sums = unsafe { product(rounded, weight) };
                     for (row, sums) in sums.iter().enumerate() {
                         let row = tile * ROWS + row;
                         if row < rows {
-                            // SAFETY: the row and its columns lie in the output.
-                            unsafe {
-                                write(sums, out.add(row * self.outputs + panel * COLS), columns, accumulate)
-                            };
+                            let first = row * self.outputs + panel * COLS;
+                            write(sums, &mut out[first..first + columns], accumulate);
                         }
                     }
                 }
@@ -211,19 +204,15 @@ mod x86 {
         sums
     }
 
-    /// Writes or adds the first `columns` of a row's sums.
-    ///
-    /// # Safety
-    /// So many values from `out` on may be read and written.
+    /// Writes or adds the first of a row's sums, as many as `out` is long.
     #[target_feature(enable = "avx512f")]
-    unsafe fn write(sums: &[__m512; 2], out: *mut f32, columns: usize, accumulate: bool) {
-        for (part, &sum) in sums.iter().enumerate() {
-            let mask = first_lanes(columns.saturating_sub(part * LANES));
-            // SAFETY: lanes beyond `columns` are masked out.
+    fn write(sums: &[__m512; 2], out: &mut [f32], accumulate: bool) {
+        for (out, &sum) in out.chunks_mut(LANES).zip(sums) {
+            let (mask, at) = (first_lanes(out.len()), out.as_mut_ptr());
+            // SAFETY: lanes beyond `out` are masked out.
             unsafe {
-                let out = out.wrapping_add(part * LANES);
-                let sum = if accumulate { _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out)) } else { sum };
-                _mm512_mask_storeu_ps(out, mask, sum);
+                let sum = if accumulate { _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, at)) } else { sum };
+                _mm512_mask_storeu_ps(at, mask, sum);
             }
         }
     }

@@ -168,8 +168,8 @@ fn scatter<I: Copy + Into<u32> + Sync>(index: &[I], rows: &[f32], width: usize, 
         for (t, entry) in index.iter().enumerate() {
             let entry = (*entry).into() as usize;
             assert!(entry < entries, "embedding index {entry} outside a table of {entries}");
-            // SAFETY: in bounds by the assertion; columns first..first+count belong to this task alone.
-            let to = unsafe { std::slice::from_raw_parts_mut(table.at(entry * width + first), count) };
+            // SAFETY: columns first..first + count of every entry belong to this task alone.
+            let to = unsafe { table.slice(entry * width + first, count) };
             add(to, &rows[t * width + first..][..count]);
         }
     });

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::parallel::Shared;
+use crate::parallel::{Shared, SharedMat};
 
 /// A borrowed matrix of `rows × cols` with a stride in elements for each axis.
 #[derive(Clone, Copy)]
@@ -36,10 +36,6 @@ impl<'a> Mat<'a> {
     fn row_range(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.rows, "row range exceeds the matrix");
         Self { data: &self.data[first * self.row_stride..], rows: count, ..self }
-    }
-
-    fn operand(self) -> Operand {
-        Operand { at: self.data.as_ptr(), row_stride: self.row_stride, col_stride: self.col_stride }
     }
 
     /// The transposed view.
@@ -82,8 +78,12 @@ impl<'a> MatMut<'a> {
     }
 }
 
-fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
-    rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= len
+/// Whether `len` elements hold a matrix; one whose end cannot even be counted does not fit.
+pub(crate) fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
+    // Strides are signed where they are multiplied with.
+    let countable = isize::try_from(row_stride).is_ok();
+    let end = || (rows - 1).checked_mul(row_stride)?.checked_add(cols);
+    countable && (rows == 0 || cols == 0 || end().is_some_and(|end| end <= len))
 }
 
 /// Products with fewer multiplications than this are not worth sharing out.
@@ -105,7 +105,7 @@ pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
     let threads = rayon::current_num_threads();
     let by_rows = out.rows >= out.cols;
     let length = if by_rows { out.rows } else { out.cols };
-    if threads == 1 || out.rows * out.cols * lhs.cols < SHARED_WORK {
+    if threads == 1 || out.rows.saturating_mul(out.cols).saturating_mul(lhs.cols) < SHARED_WORK {
         return product(out, lhs, rhs, alpha, accumulate);
     }
     // A multiple of the microkernels' tile, so that only the last part has a ragged edge.
@@ -121,9 +121,9 @@ pub fn matmul(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
             true => (lhs.row_range(first, count), rhs),
             false => (lhs, rhs.t().row_range(first, count).t()),
         };
-        let (shape, at) = ((rows, cols, lhs.cols), (shared.at(offset), out.row_stride));
-        // SAFETY: in bounds as checked by `MatMut` and `Mat`; parts of different tasks share no element of `out`.
-        unsafe { product_at(at, lhs.operand(), rhs.operand(), shape, alpha, accumulate) };
+        let part = shared.matrix(offset, rows, cols, out.row_stride);
+        // SAFETY: parts of different tasks are different rows or columns of `out`.
+        unsafe { product_into(part, lhs, rhs, alpha, accumulate) };
     });
 }
 
@@ -142,49 +142,41 @@ fn check_shapes(out: &MatMut, lhs: Mat, rhs: Mat) {
 }
 
 fn product(out: MatMut, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
-    let (shape, at) = ((out.rows, out.cols, lhs.cols), (out.data.as_mut_ptr(), out.row_stride));
-    // SAFETY: `out` was checked against its buffer when made and is borrowed mutably, so it overlaps no operand; the
-    // operands were checked against theirs.
-    unsafe { product_at(at, lhs.operand(), rhs.operand(), shape, alpha, accumulate) };
+    let (rows, cols, row_stride) = (out.rows, out.cols, out.row_stride);
+    // SAFETY: `out` is borrowed mutably, and here alone.
+    unsafe {
+        product_into(Shared::new(out.data).matrix(0, rows, cols, row_stride), lhs, rhs, alpha, accumulate)
+    };
 }
 
-/// Where a factor of a product lies.
-#[derive(Clone, Copy)]
-pub(crate) struct Operand {
-    pub(crate) at: *const f32,
-    pub(crate) row_stride: usize,
-    pub(crate) col_stride: usize,
-}
-
-/// `out[m, n] (+)= alpha · lhs[m, k] · rhs[k, n]` on the calling thread, `out` given with its row stride.
+/// `out (+)= alpha · lhs · rhs` on the calling thread.
+///
+/// # Panics
+/// When the shapes do not agree.
 ///
 /// # Safety
-/// All three lie in live buffers, and nothing else reads or writes the elements of `out` meanwhile.
-pub(crate) unsafe fn product_at(
-    (out, row_stride): (*mut f32, usize),
-    lhs: Operand,
-    rhs: Operand,
-    (m, n, k): (usize, usize, usize),
-    alpha: f32,
-    accumulate: bool,
-) {
+/// Nothing else reads or writes the elements of `out` meanwhile.
+pub(crate) unsafe fn product_into(out: SharedMat, lhs: Mat, rhs: Mat, alpha: f32, accumulate: bool) {
+    let (m, n, k) = (out.rows, out.cols, lhs.cols);
+    assert_eq!((m, n, k), (lhs.rows, rhs.cols, rhs.rows), "shapes of a product differ");
     if m == 0 || n == 0 {
         return;
     }
-    // SAFETY: promised by the caller.
+    // SAFETY: all three were held against their buffers when made, strides below `isize::MAX` among it; `out` is the
+    // caller's to write, and no borrow of an operand overlaps it.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out,
+            out.at,
             1,
-            row_stride as isize,
+            out.row_stride as isize,
             accumulate,
-            lhs.at,
+            lhs.data.as_ptr(),
             lhs.col_stride as isize,
             lhs.row_stride as isize,
-            rhs.at,
+            rhs.data.as_ptr(),
             rhs.col_stride as isize,
             rhs.row_stride as isize,
             1.0f32,
@@ -215,6 +207,28 @@ mod tests {
             }
         }
         out
+    }
+
+    #[test]
+    fn a_matrix_that_its_buffer_does_not_hold_is_refused_whatever_its_sizes() {
+        let data = [0.0f32; 8];
+        assert!(fits(8, 2, 4, 4) && fits(8, 2, 2, 6) && fits(0, 0, 9, 9) && fits(0, 9, 0, 0));
+        let sizes = [
+            (3, 3, 3),
+            (2, 4, 5),
+            (usize::MAX, 1, 2),
+            (1 << 33, 1, 1 << 31),
+            (2, 4, usize::MAX - 3),
+            (2, usize::MAX, 1),
+            (1, 1, usize::MAX),
+        ];
+        for (rows, cols, stride) in sizes {
+            let made = std::panic::catch_unwind(|| Mat::strided(&data, rows, cols, stride).rows);
+            assert!(made.is_err(), "{rows} x {cols} by {stride}");
+            let made =
+                std::panic::catch_unwind(|| MatMut::strided(&mut data.clone(), rows, cols, stride).rows);
+            assert!(made.is_err(), "{rows} x {cols} by {stride}");
+        }
     }
 
     #[test]
