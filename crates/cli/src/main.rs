@@ -20,6 +20,7 @@ mod train;
 use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
+use contaccum_training::MOST_THREADS;
 use tracing::Level;
 
 use crate::args::{Command, LoggingArgs};
@@ -49,6 +50,15 @@ fn main() -> ExitCode {
 
 /// Sizes the thread pool: 0 = as many threads as `RAYON_NUM_THREADS` says, or as there are cores.
 fn use_threads(threads: usize) -> anyhow::Result<()> {
+    let by_environment = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok();
+    let (name, asked) = match threads {
+        0 => ("RAYON_NUM_THREADS", by_environment().unwrap_or(0)),
+        threads => ("threads", threads),
+    };
+    if asked > MOST_THREADS {
+        let what = format!("{name}: {asked}, more than {MOST_THREADS} (give at most that; 0 = all cores)");
+        return Err(failure::BadUsage(what).into());
+    }
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
 }
 

@@ -140,7 +140,8 @@ pub fn embed(
 }
 
 fn buffers(encoder: &Encoder, limits: BatchLimits, longest: usize) -> Embedder {
-    let pass = PassLimits { tokens: limits.max_tokens, sequences: limits.max_sequences, longest };
+    let tokens = limits.max_tokens.min(limits.max_sequences * longest);
+    let pass = PassLimits { tokens, sequences: limits.max_sequences.min(tokens), longest };
     Embedder::new(encoder.config(), pass)
 }
 

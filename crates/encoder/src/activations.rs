@@ -142,10 +142,11 @@ impl Activations {
     pub fn memory_bytes(config: &BertConfig, pass_tokens: usize, keep: Keep) -> usize {
         let (kept, tokens) = keep.kept();
         let floats = widths(config).into_iter().zip(kept).map(|(width, kept)| match kept {
-            true => config.num_hidden_layers * tokens * width,
+            true => (config.num_hidden_layers * tokens).saturating_mul(width),
             false => pass_tokens * width,
         });
-        floats.sum::<usize>() * size_of::<f32>()
+        // The largest shapes and packs that are let through multiply to more than there are addresses.
+        floats.fold(0, usize::saturating_add).saturating_mul(size_of::<f32>())
     }
 
     pub fn layer(&mut self, layer: usize, rows: &Range<usize>) -> LayerActivations<'_> {

@@ -118,8 +118,8 @@ impl StoreDescription {
 
     /// Rows of the corpus in a shard.
     pub(crate) fn shard_range(&self, shard: usize) -> Range<usize> {
-        let first = shard * self.shard_rows;
-        first..(first + self.shard_rows).min(self.rows)
+        let first = shard.saturating_mul(self.shard_rows);
+        first..first.saturating_add(self.shard_rows).min(self.rows)
     }
 
     /// The first field in which `now` differs from `self`: its name and both values.

@@ -4,8 +4,17 @@ use toml::{Spanned, Value};
 
 use crate::recipe::Settings;
 
+/// Settings that the lists of a cell multiply to; `None` where the number has no end that could be counted.
+pub(crate) fn count(settings: &Settings) -> Option<usize> {
+    let mut lengths = settings.values().filter_map(|value| value.as_ref().as_array().map(Vec::len));
+    if lengths.clone().any(|length| length == 0) { Some(0) } else { lengths.try_fold(1, usize::checked_mul) }
+}
+
 /// The settings with every list replaced by one of its values, in all combinations; the last key varies fastest.
 pub(crate) fn multiply(settings: &Settings) -> Vec<Settings> {
+    if count(settings) == Some(0) {
+        return Vec::new();
+    }
     let mut grid = vec![settings.clone()];
     for (key, value) in settings {
         let Value::Array(values) = value.as_ref() else { continue };
@@ -71,6 +80,17 @@ mod tests {
             .map(|one| fill("{method} of {memory_bank_size}", &settings, one).unwrap())
             .collect();
         assert_eq!(names, ["contaccum of 128", "pre-batch of 128", "contaccum of 512", "pre-batch of 512"]);
+    }
+
+    #[test]
+    fn combinations_are_counted_before_they_are_made() {
+        let of_lists = |lists: usize, values: usize| {
+            let list = format!("{:?}", vec![1; values]);
+            let text: String = (0..lists).map(|key| format!("k{key} = {list}\n")).collect();
+            count(&settings(&text))
+        };
+        assert_eq!([of_lists(0, 0), of_lists(2, 3), of_lists(99, 0)], [Some(1), Some(9), Some(0)]);
+        assert_eq!([of_lists(10, 11), of_lists(64, 2)], [Some(25_937_424_601), None]);
     }
 
     #[test]

@@ -51,6 +51,9 @@ use crate::grid;
 /// Settings with their places in the file.
 pub(crate) type Settings = BTreeMap<Spanned<String>, Spanned<Value>>;
 
+/// Most runs of a study: at a minute each, a week.
+const MOST_RUNS: usize = 10_000;
+
 /// Settings that the study itself decides for every run.
 const STUDYS_OWN: [&str; 6] =
     ["output_dir", "seed", "eval_data", "eval_split", "eval_steps", "max_eval_queries"];
@@ -222,6 +225,7 @@ impl Reader<'_> {
             self.refuse(error.span().map_or(0, |span| span.start), message)
         })?;
         self.check_lists(&file)?;
+        self.check_size(&file)?;
         let base = self.checked("base", &file.base, &STUDYS_OWN)?;
         let start = file.start.map(|table| self.start(&base, table)).transpose()?;
         let mut shared = base.clone();
@@ -277,6 +281,24 @@ impl Reader<'_> {
         if names.len() < file.evaluation.len() {
             return self
                 .refuse(0, "two [[evaluation]] folders have the same name, which names their results");
+        }
+        Ok(())
+    }
+
+    /// Refuses more runs than could ever be trained, before a cell is made.
+    fn check_size(&self, file: &RecipeFile) -> Result<(), StudyError> {
+        let mut runs = 0usize;
+        for table in &file.cell {
+            let of_table =
+                grid::count(table.as_ref()).and_then(|cells| cells.checked_mul(file.seeds.as_ref().len()));
+            runs = of_table.and_then(|of_table| runs.checked_add(of_table)).unwrap_or(usize::MAX);
+            if runs > MOST_RUNS {
+                let message = format!(
+                    "[[cell]]: the lists up to here multiply to more than {MOST_RUNS} runs, cells times seeds \
+                     (shorten them, or make several studies)"
+                );
+                return self.refuse(table.span().start, message);
+            }
         }
         Ok(())
     }

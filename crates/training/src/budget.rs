@@ -1,5 +1,7 @@
 //! Settings for a memory budget: the largest local batch and the policy that fit.
 
+use std::collections::BTreeSet;
+
 use bytesize::ByteSize;
 use contaccum_encoder::{BertConfig, Recompute};
 
@@ -46,7 +48,9 @@ impl MemoryBudget<'_> {
     /// When nothing fits, with the numbers.
     pub fn fit(&self, config: &TrainConfig) -> Result<TrainConfig, TrainError> {
         let total = config.total_batch_size();
-        let locals: Vec<usize> = (1..=total).rev().filter(|local| total.is_multiple_of(*local)).collect();
+        let small = (1..=total.isqrt()).filter(|local| total.is_multiple_of(*local));
+        let locals: BTreeSet<usize> = small.flat_map(|local| [local, total / local]).collect();
+        let locals: Vec<usize> = locals.into_iter().rev().collect();
         let policies: Vec<Recompute> =
             Recompute::ALL.into_iter().skip_while(|policy| *policy != config.recompute).collect();
         let pairs: Vec<(usize, Recompute)> = match config.method.negatives_are_local() {
@@ -91,20 +95,24 @@ impl MemoryBudget<'_> {
     /// Settings that contradict each other.
     pub fn largest(&self, config: &TrainConfig, policy: Recompute) -> Result<Option<Largest>, TrainError> {
         // The banks stay what they are for the total batch asked for.
-        let banks = Some(config.resolve()?.bank_samples).filter(|&samples| samples > 0);
-        let plan = |rows: usize| {
-            let steps = config.total_batch_size().div_ceil(rows).max(config.gradient_accumulation_steps);
-            let unbounded =
-                TrainConfig { gradient_accumulation_steps: steps, max_tokens: None, ..config.clone() };
-            let memory_bank_size = banks;
-            self.plan(&TrainConfig {
-                local_batch_size: rows,
-                recompute: policy,
-                memory_bank_size,
-                ..unbounded
-            })
+        let memory_bank_size = Some(config.resolve()?.bank_samples).filter(|&samples| samples > 0);
+        let with_rows = |rows: usize| TrainConfig {
+            local_batch_size: rows,
+            gradient_accumulation_steps: config
+                .total_batch_size()
+                .div_ceil(rows)
+                .max(config.gradient_accumulation_steps),
+            max_tokens: None,
+            recompute: policy,
+            memory_bank_size,
+            ..config.clone()
         };
-        let fits = |rows: usize| Ok::<_, TrainError>(plan(rows)?.total_bytes() <= self.budget_bytes);
+        let plan = |rows: usize| self.plan(&with_rows(rows));
+        // What is too large to be counted fits in no budget: the search ends under any.
+        let fits = |rows: usize| {
+            let countable = with_rows(rows).check_bounds().is_ok();
+            Ok::<_, TrainError>(countable && plan(rows)?.total_bytes() <= self.budget_bytes)
+        };
         if !fits(1)? {
             return Ok(None);
         }
@@ -119,7 +127,7 @@ impl MemoryBudget<'_> {
         let (at, next) = (plan(rows)?, plan(rows + 1)?);
         let of_tokens = |plan: &MemoryPlan| plan.activations_bytes + plan.workspace_bytes;
         let row_tokens = config.row_tokens();
-        let token_bytes = (of_tokens(&next) - of_tokens(&at)).div_ceil(row_tokens);
+        let token_bytes = (of_tokens(&next) - of_tokens(&at)).div_ceil(row_tokens).max(1);
         let more = (self.budget_bytes - at.total_bytes()) / token_bytes;
         Ok(Some(Largest { rows, tokens: rows * row_tokens + more.min(row_tokens - 1) }))
     }
@@ -231,6 +239,21 @@ mod tests {
         }
         let nothing = MemoryBudget { budget_bytes: 1 << 30, ..budget };
         assert_eq!(nothing.largest(&config(Method::Contaccum), Recompute::Layer).unwrap(), None);
+    }
+
+    #[test]
+    fn any_budget_has_an_answer() {
+        let shape = BertConfig::default();
+        for budget_bytes in [0, 1, 1 << 62, 15 << 60, usize::MAX] {
+            let budget = MemoryBudget { budget_bytes, ..budget(&shape, 0) };
+            for method in Method::ALL {
+                for policy in Recompute::ALL {
+                    let largest = budget.largest(&config(method), policy).unwrap();
+                    assert_eq!(largest.is_some(), budget_bytes > 1, "{method:?}");
+                }
+                assert_eq!(budget.fit(&config(method)).is_ok(), budget_bytes > 1, "{method:?}");
+            }
+        }
     }
 
     #[test]

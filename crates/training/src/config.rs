@@ -432,7 +432,7 @@ pub enum ConfigError {
     },
 }
 
-fn setting<T>(key: &'static str, reason: impl Into<String>) -> Result<T, ConfigError> {
+pub(crate) fn setting<T>(key: &'static str, reason: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Setting { key, reason: reason.into() })
 }
 
@@ -698,6 +698,10 @@ impl TrainConfig {
                 return setting(key, "0 (give at least 1)");
             }
         }
+        if self.max_eval_queries == Some(0) {
+            return setting("max_eval_queries", "0 (give at least 1, or leave it out for all queries)");
+        }
+        self.check_bounds()?;
         for (key, value) in
             [("query_max_length", self.query_max_length), ("passage_max_length", self.passage_max_length)]
         {
@@ -739,19 +743,28 @@ impl TrainConfig {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return setting("temperature", format!("{} (give a number above 0)", self.temperature));
         }
+        // Computed with in f32: what is infinite there is no number here.
+        let is_number = |value: f64| (value as f32).is_finite();
         let at_least_zero = [
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
-            ("epochs", self.epochs.unwrap_or(0.0)),
         ];
         for (key, value) in at_least_zero {
-            if !(value >= 0.0 && value.is_finite()) {
-                return setting(key, format!("{value} (give 0 or a number above)"));
+            if !(value >= 0.0 && is_number(value)) {
+                return setting(key, format!("{value:?} (give 0 or a number above, at most 3e38)"));
             }
         }
-        if !(self.adam_epsilon > 0.0 && self.adam_epsilon.is_finite()) {
-            return setting("adam_epsilon", format!("{} (give a number above 0)", self.adam_epsilon));
+        if let Some(epochs) = self.epochs
+            && !(epochs >= 0.0 && epochs.is_finite())
+        {
+            return setting("epochs", format!("{epochs} (give 0 or a number above)"));
+        }
+        if !(self.adam_epsilon > 0.0 && is_number(self.adam_epsilon)) {
+            return setting(
+                "adam_epsilon",
+                format!("{:?} (give a number above 0, at most 3e38)", self.adam_epsilon),
+            );
         }
         let shares = [
             ("adam_beta1", self.adam_beta1),

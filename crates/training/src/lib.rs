@@ -5,6 +5,7 @@
 #![deny(missing_docs)]
 
 mod bank_watch;
+mod bounds;
 mod budget;
 mod checkpoint;
 mod config;
@@ -23,6 +24,7 @@ mod trainer;
 mod warmup;
 
 pub use bank_watch::BankWarning;
+pub use bounds::MOST_THREADS;
 pub use budget::{Largest, MemoryBudget};
 pub use checkpoint::{
     CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints,

@@ -73,7 +73,8 @@ impl Loader {
         let row = size_of::<TokenizedSample>()
             + config.passages_per_row() * sequence
             + config.row_tokens() * size_of::<u32>();
-        (AHEAD + 2) * config.total_batch_size() * row
+        // Saturates for the batches that only a comparison asks about, see `TrainConfig::as_grad_cache`.
+        ((AHEAD + 2) * config.total_batch_size()).saturating_mul(row)
     }
 
     /// Starts preparing the batches of `updates` (0 is the first of the run).

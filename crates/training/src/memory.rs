@@ -50,7 +50,7 @@ impl MemoryPlan {
 
     /// Everything together: the most that is resident.
     pub fn total_bytes(&self) -> usize {
-        self.parts().iter().map(|(_, bytes)| bytes).sum()
+        self.parts().iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
     }
 }
 

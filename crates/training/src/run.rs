@@ -176,6 +176,7 @@ impl Run {
             let reason = format!("no update in the run ({rows} rows, {total} a total batch; raise it)");
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
         }
+        config.check_updates(updates)?;
         if let BankWarmup::Updates(warmup) = config.memory_bank_warmup
             && warmup >= updates
         {

@@ -35,7 +35,8 @@ pub(crate) enum Role {
     HardNegative(usize),
 }
 
-/// The dropout key of a sequence within its update: the same however the total batch is cut.
+/// The dropout key of a sequence within its update: the same however the total batch is cut. [`crate::bounds`] keeps
+/// rows and parts within their bits.
 pub(crate) fn sequence_key(row: usize, role: Role) -> u32 {
     let part = match role {
         Role::Query => 0,

@@ -94,11 +94,11 @@ pub struct TextArgs {
 #[command(next_help_heading = "Batch")]
 pub struct BatchArgs {
     /// Most sequences encoded at once
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub batch_size: usize,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
     /// Most tokens encoded at once
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
-    pub max_tokens: usize,
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
 }
 
 fn passage_format() -> impl TypedValueParser<Value = PassageFormat> {
@@ -108,6 +108,6 @@ fn passage_format() -> impl TypedValueParser<Value = PassageFormat> {
 
 impl From<BatchArgs> for BatchLimits {
     fn from(args: BatchArgs) -> Self {
-        Self { max_tokens: args.max_tokens, max_sequences: args.batch_size }
+        Self { max_tokens: args.max_tokens as usize, max_sequences: args.batch_size as usize }
     }
 }
