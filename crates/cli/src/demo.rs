@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::args::DemoArgs;
 use crate::output;
-use crate::train::{Reporter, dev_set};
+use crate::train::{Reporter, dev_set, evaluation_needs};
 
 /// The methods compared, in the order of the table.
 const METHODS: [Method; 4] = [Method::GradAccum, Method::GradCache, Method::Contaccum, Method::FullBatch];
@@ -72,7 +72,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         lines.push(train(method.name(), &recipe, &shape, weights.clone(), &tokenizer)?.0);
     }
     let rows: Vec<[String; 6]> = lines.iter().map(Line::cells).collect();
-    let headers = ["method", "nDCG@10", "Success@20", "negatives", "seconds", "memory"];
+    let headers = ["method", "nDCG@10", "Success@20", "negatives", "seconds", "memory beside the program"];
     output::write(args.format, headers, &rows, &lines)
 }
 
@@ -111,9 +111,10 @@ fn train(
         run_settings(config, ModelSettings { pooling: Pooling::Mean, ..ModelSettings::plain(shape) });
     let encoder = Encoder::new(shape.clone(), settings, weights);
     let start = StartModel { encoder, tokenizer: Arc::clone(tokenizer) };
-    let run = Run::of(config.clone(), start, TrainingSet::open(&config.source()?)?)?;
+    let dev = dev_set(config, &config.train, start.encoder.settings(), tokenizer)?;
+    let needs = evaluation_needs(&dev, start.encoder.dim());
+    let run = Run::of(config.clone(), start, TrainingSet::open(&config.source()?)?, needs)?;
     let summary = run.summary()?;
-    let dev = dev_set(config, &config.train, &summary.settings, tokenizer)?;
     let mut reporter = Reporter::new(name, summary.updates, config.logging_steps, Some(dev));
     let started = Instant::now();
     let Outcome { last, model } = run.train(false, &mut reporter)?;

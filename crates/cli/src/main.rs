@@ -1,4 +1,5 @@
 //! The `contaccum` program: arguments, progress, reports. No logic of its own.
+#![forbid(unsafe_code)]
 
 mod args;
 mod demo;

@@ -43,6 +43,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
         shape: &shape,
         threads: rayon::current_num_threads(),
         program_bytes: PROGRAM_BYTES,
+        evaluation_bytes: 0,
         budget_bytes: budget_bytes.unwrap_or(usize::MAX),
     };
     let config = if budget_bytes.is_some() { budget.fit(&asked)? } else { asked.clone() };

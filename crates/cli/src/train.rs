@@ -1,14 +1,14 @@
 //! `contaccum train`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use contaccum_data::Positives;
-use contaccum_encoder::{Encoder, ModelFolder, ModelSettings, TextTokenizer};
-use contaccum_retrieval::{DevSet, DevSource, QueryMeasures};
+use contaccum_data::{Positives, TrainingSet};
+use contaccum_encoder::{ModelSettings, TextTokenizer};
+use contaccum_retrieval::{BatchLimits, DevSet, DevSource, QueryMeasures, Side};
 use contaccum_training::{
-    BankDtype, BankWarmup, BankWarning, Enqueue, MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run,
-    RunSummary, TrainConfig, UpdateRecord,
+    BankDtype, BankWarmup, BankWarning, Enqueue, EvaluationNeeds, LongestTexts, MemoryPlan, MethodPoint,
+    Observer, Outcome, Rows, Run, RunSummary, StartModel, TrainConfig, TrainError, Trainer, UpdateRecord,
 };
 use indicatif::{HumanBytes, HumanCount};
 
@@ -24,14 +24,17 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let asked = configuration(&args)?;
     crate::use_threads(asked.threads)?;
     let budget = asked.memory_budget;
-    let run = Run::open(asked)?;
+    let (run, dev) = open(asked)?;
     notes::tell(run.notes());
     let config = run.config().clone();
     let summary = run.summary()?;
+    let enough_memory = summary.memory.check_machine();
     let mut plan = plan(&config, &summary);
     plan.extend(budget.map(|budget| ["memory budget".to_owned(), chosen(budget.as_u64(), &config)]));
     if args.dry_run {
         summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        // It may be asked on another machine than the one that will train.
+        enough_memory.unwrap_or_else(|missing| tracing::warn!("{missing}"));
         let by_name: BTreeMap<&str, &str> =
             plan.iter().map(|[name, value]| (name.as_str(), value.as_str())).collect();
         return output::write(args.format, ["setting", "value"], &plan, &by_name);
@@ -39,17 +42,34 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     for [name, value] in &plan {
         tracing::info!("{name}: {value}");
     }
-    let dev = match &config.eval_data {
-        Some(folder) => {
-            let tokenizer = ModelFolder::locate(&config.model)?.tokenizer()?;
-            Some(dev_set(&config, folder, &summary.settings, &tokenizer)?)
-        }
-        None => None,
-    };
+    match (enough_memory, args.ignore_memory_limit) {
+        (Ok(()), _) => {}
+        (Err(missing), true) => tracing::warn!("{missing}"),
+        (Err(missing), false) => return Err(missing.into()),
+    }
     let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
     let outcome = run.train(args.resume, &mut reporter)?;
     reporter.store_measures(&config.output_dir)?;
     conclude(&config, &outcome)
+}
+
+/// Reads model, judged queries and training data, and plans the run: an evaluation is a part of its memory.
+fn open(asked: TrainConfig) -> anyhow::Result<(Run, Option<DevSet>)> {
+    asked.validate()?;
+    let start = StartModel::open(&asked)?;
+    let settings = start.encoder.settings();
+    let dev = |folder: &PathBuf| dev_set(&asked, folder, settings, &start.tokenizer);
+    let dev = asked.eval_data.as_ref().map(dev).transpose()?;
+    let needs = dev.as_ref().map(|dev| evaluation_needs(dev, start.encoder.dim())).unwrap_or_default();
+    let set = TrainingSet::open_with(&asked.source()?, asked.strict.into()).map_err(TrainError::from)?;
+    Ok((Run::of(asked, start, set, needs)?, dev))
+}
+
+/// What measuring encoders of `dim` values on `dev` adds to a run.
+pub fn evaluation_needs(dev: &DevSet, dim: usize) -> EvaluationNeeds {
+    let [query, passage] = dev.longest();
+    let bytes = dev.measure_bytes(dim, rayon::current_num_threads());
+    EvaluationNeeds { bytes, longest: LongestTexts { query, passage } }
 }
 
 /// The settings of the run: flags over the recipe, or over what the resumed run stored.
@@ -89,6 +109,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
             format!("queries {:?}, passages {:?}", settings.query_prompt, settings.passage_prompt),
         ),
         named("truncation", lengths),
+        named("longest texts", longest(summary)),
         named("passage format", word(&config.passage_format)),
         named("recompute", config.recompute.name().to_owned()),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
@@ -101,6 +122,11 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
     ];
     plan.extend(memory(&summary.memory));
     plan
+}
+
+fn longest(summary: &RunSummary) -> String {
+    let LongestTexts { query, passage } = summary.longest;
+    format!("queries {query}, passages {passage} tokens, read in {:.1} s", summary.longest_seconds)
 }
 
 fn batches(point: &MethodPoint) -> String {
@@ -182,11 +208,10 @@ fn memory(plan: &MemoryPlan) -> Vec<[String; 2]> {
 /// What a memory budget chose.
 fn chosen(budget_bytes: u64, config: &TrainConfig) -> String {
     format!(
-        "{}: local_batch_size {}, gradient_accumulation_steps {}, max_tokens {}, recompute {}",
+        "{}: local_batch_size {}, gradient_accumulation_steps {}, recompute {}",
         HumanBytes(budget_bytes),
         config.local_batch_size,
         config.gradient_accumulation_steps,
-        config.max_tokens.map_or("unbounded".to_owned(), |tokens| tokens.to_string()),
         config.recompute.name(),
     )
 }
@@ -270,10 +295,17 @@ impl Observer for Reporter {
         self.progress.pause(|| tracing::info!("saved {}", checkpoint.display()));
     }
 
-    fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String> {
+    fn evaluate(&mut self, trainer: &mut Trainer) -> Result<BTreeMap<String, f64>, String> {
         self.progress.say("evaluating");
         let Some(dev) = &self.dev else { return Ok(BTreeMap::new()) };
-        let measured = dev.measure(query, passage).map_err(|error| error.to_string())?;
+        let most = trainer.evaluation_limits().expect("a run with judged queries has eval_data");
+        let limits = BatchLimits { max_tokens: most.tokens, max_sequences: most.sequences };
+        let measured =
+            dev.measure_by(trainer.query_encoder().dim(), limits, |side, tokens, out| match side {
+                Side::Query => trainer.embed_queries(tokens, out),
+                Side::Passage => trainer.embed_passages(tokens, out),
+            });
+        let measured = measured.map_err(|error| error.to_string())?;
         Ok(self.measured.insert(measured).means())
     }
 }

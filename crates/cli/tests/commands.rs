@@ -49,6 +49,8 @@ fn a_dry_run_tells_what_would_happen_and_writes_nothing() {
     says("banks", "queries, passages, hard negatives of 16 samples");
     says("negatives per query", "39"); // (4 + 16) * (1 + 1) - 1
     says("updates", "3");
+    says("longest texts", "tokens, read in");
+    says("- evaluation", "0 B");
     says("memory", "iB");
     assert!(!folder.path().join("run").exists());
 }
@@ -77,10 +79,10 @@ fn a_memory_budget_chooses_the_same_settings_in_plan_and_training_and_a_resumed_
     prepare(folder, 32);
     succeed(folder, &format!("{TRAIN} --memory-budget 1GiB --save-steps 1 --output-dir run"));
     let stored = std::fs::read_to_string(folder.join("run/config.toml")).unwrap();
-    for line in ["local_batch_size = 8", "gradient_accumulation_steps = 1", "max_tokens = 384"] {
+    for line in ["local_batch_size = 8", "gradient_accumulation_steps = 1", "passage_max_length = 32"] {
         assert!(stored.contains(&format!("{line}\n")), "{line}: {stored}");
     }
-    assert!(!stored.contains("memory_budget"), "{stored}");
+    assert!(!stored.contains("memory_budget") && !stored.contains("max_tokens"), "{stored}");
     std::fs::remove_dir_all(folder.join("run/checkpoint-000003")).unwrap();
     succeed(folder, "train --resume --output-dir run --recompute layer");
 }

@@ -10,6 +10,7 @@
 //! joins them into [`Rows`], [`BatchPlan`] draws batches from rows.
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod batching;
 mod beir;

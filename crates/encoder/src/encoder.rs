@@ -113,6 +113,15 @@ impl Encoder {
         }
     }
 
+    /// The vectors of `tokens` without dropout, `[sequences, dim]` into `out`; what `pass` held is gone.
+    ///
+    /// # Panics
+    /// When `tokens` exceed the limits of the pass, or the workspace or `out` is smaller.
+    pub fn embed(&self, pass: &mut Pass, workspace: &mut Workspace, tokens: &PackedTokens, out: &mut [f32]) {
+        pass.set(tokens);
+        self.represent(pass, workspace, None, out);
+    }
+
     /// Adds the parameters' gradients to `gradient`, from that of the vectors of the last [`Encoder::represent`] of
     /// this pass with the same dropout stream. `vector_gradient` `[sequences, dim]` is used up, and so are the
     /// activations of the pass. `gradient` is in the layout of the weights; as long as those behind
@@ -168,8 +177,7 @@ impl Embedder {
     /// # Panics
     /// When `tokens` exceed the limits, or `out` is shorter.
     pub fn embed(&mut self, encoder: &Encoder, tokens: &PackedTokens, out: &mut [f32]) {
-        self.pass.set(tokens);
-        encoder.represent(&mut self.pass, &mut self.workspace, None, out);
+        encoder.embed(&mut self.pass, &mut self.workspace, tokens, out);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The crate knows models, not training.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod activations;
 mod bert;

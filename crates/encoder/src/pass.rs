@@ -63,6 +63,11 @@ impl Pass {
         (floats + token_words) * size_of::<f32>() + limits.tokens
     }
 
+    /// The largest pack it takes.
+    pub fn limits(&self) -> PassLimits {
+        self.limits
+    }
+
     /// Empties the pass for new sequences.
     pub fn clear(&mut self) {
         self.first_row = 0;

@@ -8,7 +8,9 @@
 //!   so the same seed, thread count and machine give the same bits;
 //! * work is spread over the current `rayon` pool, and no operation allocates.
 //!
-//! This is the only crate of the workspace with `unsafe` code.
+//! This is the only crate of the workspace with `unsafe` code; the others forbid it. Every public function is safe with
+//! any arguments: shapes are held against buffers with checked arithmetic, offsets must ascend, and what threads share
+//! (`parallel::Shared`) gives out parts of its buffer alone.
 #![deny(missing_docs)]
 
 mod activation;

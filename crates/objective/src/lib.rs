@@ -19,6 +19,7 @@
 //!   inputs, same thread count, same machine, same bits;
 //! * [`Objective::new`] allocates every buffer; [`Objective::memory_bytes`] tells their exact size beforehand.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod bank;
 mod batch;

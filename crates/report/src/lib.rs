@@ -6,6 +6,7 @@
 //!
 //! Nothing here fetches anything, and the page holds no script: it can be mailed, printed and archived.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod axis;
 mod chart;

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use contaccum_data::{Corpus, Notes, PassageIndex, Qrels, Queries, QueryIndex, Strictness};
 use contaccum_encoder::{
-    Embedder, Encoder, ModelSettings, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
+    Embedder, Encoder, ModelSettings, PackedTokens, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::search::{Search, search_bytes};
 use crate::{
-    BatchLimits, EncodeError, EvaluationError, Measure, Run, RunError, SearchError, encode_in_memory,
-    evaluate, search_named,
+    BatchLimits, EncodeError, EvaluationError, Measure, Run, RunError, ScoredDocument, SearchError,
+    encode_in_memory, evaluate,
 };
 
 /// Folder of a run's measures per query, inside its output folder.
@@ -25,6 +26,24 @@ pub const DEV_MEASURES: [Measure; 4] =
 
 /// Passages per query: as deep as the measures look.
 const TOP_K: usize = 100;
+
+/// Passages encoded and searched at a time.
+const BLOCK: usize = 1024;
+
+/// What an allocated string takes beside its length, at most.
+const ALLOCATION_BYTES: usize = 32;
+
+/// What a measure of a query takes in tables by the query's id.
+const MEASURE_BYTES: usize = 256;
+
+/// What is embedded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Queries.
+    Query,
+    /// Passages.
+    Passage,
+}
 
 /// Which judged queries are measured, and how texts become tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,16 +199,61 @@ impl DevSet {
         self.qrels.judgments(query).iter().any(|(_, judgment)| *judgment > 0)
     }
 
+    /// Bytes that [`DevSet::measure_by`] holds at most, in a pool of `threads`, for vectors of `dim` values: beside the
+    /// texts, which are held all the time, and what its caller embeds with.
+    pub fn measure_bytes(&self, dim: usize, threads: usize) -> usize {
+        let queries = self.queries.len();
+        let vectors = (queries + BLOCK.min(self.passages.len())) * dim * size_of::<f32>();
+        let id = self.passage_ids.iter().map(String::len).max().unwrap_or(0) + ALLOCATION_BYTES;
+        let ranked = TOP_K * (size_of::<ScoredDocument>() + id) + DEV_MEASURES.len() * MEASURE_BYTES;
+        // Places by id, 8 bytes a passage, decide between equal scores.
+        let places = 2 * size_of::<u32>() * self.passages.len();
+        vectors + places + search_bytes(queries, TOP_K + 1, threads) + queries * ranked
+    }
+
+    /// Tokens of the longest query and of the longest passage.
+    pub fn longest(&self) -> [usize; 2] {
+        [&self.queries, &self.passages]
+            .map(|texts| texts.iter().map(|text| text.ids.len()).max().unwrap_or(0))
+    }
+
     /// The measures of each query, texts encoded by `query` and `passage`.
     ///
     /// # Errors
-    /// Vectors that are no numbers; judgments without a relevant passage.
+    /// As [`DevSet::measure_by`].
     pub fn measure(&self, query: &Encoder, passage: &Encoder) -> Result<QueryMeasures, DevError> {
-        let queries = self.vectors(query, &self.queries)?;
-        let passages = self.vectors(passage, &self.passages)?;
+        let longest = self.source.query_max_length.max(self.source.passage_max_length);
+        let limits = BatchLimits { max_tokens: longest.max(4096), max_sequences: 64 };
+        let pass = PassLimits { tokens: limits.max_tokens, sequences: limits.max_sequences, longest };
+        let mut embedder = Embedder::new(query.config(), pass);
+        self.measure_by(query.dim(), limits, |side, tokens, vectors| match side {
+            Side::Query => embedder.embed(query, tokens, vectors),
+            Side::Passage => embedder.embed(passage, tokens, vectors),
+        })
+    }
+
+    /// The measures of each query, the vectors of packs within `limits`, `[sequences, dim]`, written by `embed`. Passages
+    /// are encoded and searched some at a time.
+    ///
+    /// # Errors
+    /// Vectors that are no numbers; judgments without a relevant passage.
+    pub fn measure_by(
+        &self,
+        dim: usize,
+        limits: BatchLimits,
+        mut embed: impl FnMut(Side, &PackedTokens, &mut [f32]),
+    ) -> Result<QueryMeasures, DevError> {
         let identical = self.source.ignore_identical_ids;
         let depth = TOP_K + usize::from(identical);
-        let found = search_named(&queries, query.dim(), &passages, &self.passage_ids, depth)?;
+        let queries =
+            encode_in_memory(&self.queries, dim, limits, |tokens, out| embed(Side::Query, tokens, out))?;
+        let mut search = Search::named(&queries, dim, &self.passage_ids, depth)?;
+        for passages in self.passages.chunks(BLOCK) {
+            let vectors =
+                encode_in_memory(passages, dim, limits, |tokens, out| embed(Side::Passage, tokens, out))?;
+            search.add(&vectors)?;
+        }
+        let found = search.finish();
         let mut run = Run::from_hits(&self.query_ids, &self.passage_ids, &found)?;
         if identical {
             run.leave_out_identical_ids();
@@ -207,15 +271,6 @@ impl DevSet {
             measures: measures.collect(),
             queries: asked.into_iter().map(str::to_owned).collect(),
         })
-    }
-
-    fn vectors(&self, encoder: &Encoder, sequences: &[TokenSequence]) -> Result<Vec<f32>, DevError> {
-        let longest = self.source.query_max_length.max(self.source.passage_max_length);
-        let limits = BatchLimits { max_tokens: longest.max(4096), max_sequences: 64 };
-        let pass = PassLimits { tokens: limits.max_tokens, sequences: limits.max_sequences, longest };
-        let mut embedder = Embedder::new(encoder.config(), pass);
-        let embed = |tokens: &_, vectors: &mut [f32]| embedder.embed(encoder, tokens, vectors);
-        Ok(encode_in_memory(sequences, encoder.dim(), limits, embed)?)
     }
 }
 

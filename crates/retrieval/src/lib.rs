@@ -5,6 +5,7 @@
 //! against judgments, [`evaluate_answers`] against answer strings, and [`MeanInterval`] says how far to trust a mean. A
 //! [`DevSet`] does it all in memory.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod answers;
 mod dev;
@@ -17,7 +18,7 @@ mod significance;
 mod trec;
 
 pub use answers::{AnswerAccuracy, Answers, evaluate_answers};
-pub use dev::{DEV_MEASURES, DevError, DevSet, DevSource, EVALUATIONS_FOLDER, QueryMeasures};
+pub use dev::{DEV_MEASURES, DevError, DevSet, DevSource, EVALUATIONS_FOLDER, QueryMeasures, Side};
 pub use embeddings::{BatchLimits, EmbeddingStore, StoreDescription, StoreError};
 pub use encode::{EncodeError, EncodeProgress, Passage, encode, encode_in_memory};
 pub use intervals::MeanInterval;

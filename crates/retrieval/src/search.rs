@@ -143,8 +143,17 @@ impl Ranks {
     }
 }
 
+/// Bytes that a search for `k` passages of each of `queries` holds at most, in a pool of `threads`, while it goes: a tile
+/// of each thread, and the candidates.
+pub(crate) fn search_bytes(queries: usize, k: usize, threads: usize) -> usize {
+    let tile = QUERY_BLOCK.min(queries) * PASSAGE_BLOCK * size_of::<f32>();
+    // A list grows by doubling.
+    let candidates = (2 * k).max(64).next_power_of_two() * size_of::<u64>();
+    threads * tile + queries * (candidates + k * size_of::<Hit>())
+}
+
 /// A search under way: what each query has found among the passages seen so far.
-struct Search<'a> {
+pub(crate) struct Search<'a> {
     queries: &'a [f32],
     dim: usize,
     k: usize,
@@ -155,6 +164,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
+    /// A search among passages that have ids, see [`search_named`].
+    pub(crate) fn named(
+        queries: &'a [f32],
+        dim: usize,
+        ids: &[String],
+        k: usize,
+    ) -> Result<Self, SearchError> {
+        Self::new(queries, dim, k, Some(Ranks::by_id(ids)))
+    }
+
     fn new(queries: &'a [f32], dim: usize, k: usize, ranks: Option<Ranks>) -> Result<Self, SearchError> {
         assert!(dim > 0 && queries.len().is_multiple_of(dim), "queries are not a whole number of rows");
         if k == 0 {
@@ -165,7 +184,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at the next passages of the corpus.
-    fn add(&mut self, passages: &[f32]) -> Result<(), SearchError> {
+    pub(crate) fn add(&mut self, passages: &[f32]) -> Result<(), SearchError> {
         let dim = self.dim;
         assert!(passages.len().is_multiple_of(dim), "passages are not a whole number of rows");
         let (first, ranks) = (self.seen, self.ranks.as_ref());
@@ -196,7 +215,7 @@ impl<'a> Search<'a> {
             })
     }
 
-    fn finish(self) -> Vec<Vec<Hit>> {
+    pub(crate) fn finish(self) -> Vec<Vec<Hit>> {
         let (k, ranks) = (self.k, self.ranks.as_ref());
         self.found.into_par_iter().map(|found| found.best(ranks, k)).collect()
     }

@@ -3,6 +3,7 @@
 //! In the order things happen: a [`Recipe`] is read and multiplied out into cells, a [`Study`] trains each cell with
 //! each seed as a process of its own and measures the models, [`Results`] compares the cells and is written as a table.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod error;
 mod grid;

@@ -16,6 +16,8 @@ pub struct MemoryBudget<'a> {
     pub threads: usize,
     /// What is resident beside the run's own buffers, see [`MemoryPlan::program_bytes`].
     pub program_bytes: usize,
+    /// What an evaluation takes, see [`MemoryPlan::evaluation_bytes`].
+    pub evaluation_bytes: usize,
     /// The bound.
     pub budget_bytes: usize,
 }
@@ -36,10 +38,11 @@ impl MemoryBudget<'_> {
     /// Settings that contradict each other.
     pub fn plan(&self, config: &TrainConfig) -> Result<MemoryPlan, TrainError> {
         let plan = Trainer::memory_plan(config, self.shape, self.threads)?;
-        Ok(MemoryPlan { program_bytes: self.program_bytes, ..plan })
+        let evaluation_bytes = plan.evaluation_bytes + self.evaluation_bytes;
+        Ok(MemoryPlan { program_bytes: self.program_bytes, evaluation_bytes, ..plan })
     }
 
-    /// Chooses `local_batch_size`, `gradient_accumulation_steps`, `max_tokens` and `recompute`, for the same total batch.
+    /// Chooses `local_batch_size`, `gradient_accumulation_steps` and `recompute`, for the same total batch.
     ///
     /// Where negatives come from the local batch it is as large as fits, then the policy as fast as fits; where they
     /// do not, the other way round. `recompute` is at least the given one.
@@ -134,11 +137,9 @@ impl MemoryBudget<'_> {
 }
 
 fn with_local_batch(config: &TrainConfig, local: usize, recompute: Recompute) -> TrainConfig {
-    let longest = local * config.row_tokens();
     TrainConfig {
         local_batch_size: local,
         gradient_accumulation_steps: config.total_batch_size() / local,
-        max_tokens: Some(config.max_tokens.map_or(longest, |given| given.min(longest))),
         recompute,
         memory_budget: None,
         ..config.clone()
@@ -178,7 +179,8 @@ mod tests {
     }
 
     fn budget(shape: &BertConfig, mebibytes: usize) -> MemoryBudget<'_> {
-        MemoryBudget { shape, threads: 2, program_bytes: 48 << 20, budget_bytes: mebibytes << 20 }
+        let (program_bytes, budget_bytes) = (48 << 20, mebibytes << 20);
+        MemoryBudget { shape, threads: 2, program_bytes, evaluation_bytes: 0, budget_bytes }
     }
 
     #[test]

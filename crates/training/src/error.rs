@@ -6,6 +6,10 @@ use contaccum_encoder::EncoderError;
 
 use crate::{ConfigError, RecordError};
 
+fn size(bytes: &u64) -> bytesize::ByteSize {
+    bytesize::ByteSize(*bytes)
+}
+
 /// An error that ends a training run. Checkpoints written before it stay as they are.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -38,6 +42,15 @@ pub enum TrainError {
     /// A gradient became NaN or infinite.
     #[error("gradient is not a number: update {update} (lower learning_rate; the last checkpoint is intact)")]
     GradientNotFinite {
+        /// The update, from 1.
+        update: usize,
+    },
+    /// A weight became NaN or infinite.
+    #[error(
+        "weights are not numbers: update {update} (lower learning_rate; nothing of this update was saved, the last \
+         checkpoint is intact)"
+    )]
+    WeightsNotFinite {
         /// The update, from 1.
         update: usize,
     },
@@ -83,6 +96,22 @@ pub enum TrainError {
         stored: String,
         /// Its value now.
         given: String,
+    },
+    /// The machine, or the control group of this process, has less memory than the plan.
+    #[error(
+        "not enough memory: {} are planned beside the {} that are held already, {} of {} are available (lower \
+         local_batch_size, give --memory-budget, or --ignore-memory-limit to try all the same)",
+        size(.more_bytes), size(.held_bytes), size(.available_bytes), size(.total_bytes)
+    )]
+    NotEnoughMemory {
+        /// What the run is going to take.
+        more_bytes: u64,
+        /// What the process holds.
+        held_bytes: u64,
+        /// What is available.
+        available_bytes: u64,
+        /// Memory of the machine, or the limit of the control group.
+        total_bytes: u64,
     },
     /// A hook of the caller failed.
     #[error("{0}")]

@@ -3,6 +3,7 @@
 //! In a batch's order: [`TrainConfig`] says what to do, [`Run`] opens model and data, the loader tokenises total
 //! batches ahead, [`Trainer`] does an update, `checkpoint` stores it, [`RunRecorder`] writes down what happened.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 mod bank_watch;
 mod bounds;
@@ -11,7 +12,9 @@ mod checkpoint;
 mod config;
 mod error;
 mod events;
+mod lengths;
 mod loader;
+mod machine;
 mod memory;
 mod probe;
 mod record;
@@ -34,10 +37,12 @@ pub use config::{
 };
 pub use contaccum_objective::BankMovement;
 pub use error::TrainError;
+pub use lengths::LongestTexts;
+pub use machine::{MachineMemory, machine_memory};
 pub use memory::{HEAP_BYTES, MemoryPlan, PROGRAM_BYTES};
 pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
-pub use run::{MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
+pub use run::{EvaluationNeeds, MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
 pub use sample::TokenizedSample;
 pub use schedule::Scheduler;
 pub use tower::GradientNorms;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use contaccum_data::{BatchPlan, Sample, TrainingSet};
+use contaccum_data::{BatchPlan, PassageIndex, Sample, TrainingSet};
 use contaccum_encoder::{ModelSettings, TextTokenizer, TokenSequence};
 
 use crate::{TokenizedSample, TrainConfig, TrainError};
@@ -32,27 +32,39 @@ impl RowTokenizer {
         Self { set, tokenizer, settings, config }
     }
 
+    /// The rows' texts.
+    pub(crate) fn set(&self) -> &TrainingSet {
+        &self.set
+    }
+
+    /// The query of a row as tokens.
+    pub(crate) fn query(&self, row: usize) -> Result<TokenSequence, TrainError> {
+        let text = self.set.query_text(self.set.row(row).query)?;
+        let text = match self.set.row_prompt(row) {
+            Some(prompt) => format!("{prompt}{text}"),
+            None => self.settings.prompted_query(&text),
+        };
+        Ok(self.tokenizer.query(&text, self.config.query_max_length)?)
+    }
+
+    /// A passage as tokens.
+    pub(crate) fn passage(&self, passage: PassageIndex) -> Result<TokenSequence, TrainError> {
+        let passage = self.set.passage(passage)?;
+        let (title, text) = self.settings.prompted_passage(&passage.title, &passage.text);
+        let (format, longest) = (self.config.passage_format, self.config.passage_max_length);
+        Ok(self.tokenizer.passage(&title, &text, format, longest)?)
+    }
+
     /// One row as tokens.
     ///
     /// # Errors
     /// A text that cannot be read back or tokenised.
     pub fn tokenize(&self, sample: &Sample) -> Result<TokenizedSample, TrainError> {
-        let text = self.set.query_text(sample.query)?;
-        let query = match self.set.row_prompt(sample.row) {
-            Some(prompt) => format!("{prompt}{text}"),
-            None => self.settings.prompted_query(&text),
-        };
-        let passage = |index| {
-            let passage = self.set.passage(index)?;
-            let (title, text) = self.settings.prompted_passage(&passage.title, &passage.text);
-            let (format, longest) = (self.config.passage_format, self.config.passage_max_length);
-            Ok::<_, TrainError>(self.tokenizer.passage(&title, &text, format, longest)?)
-        };
         let content = |index| self.set.corpus().first_of_equal(index).0;
         Ok(TokenizedSample {
-            query: self.tokenizer.query(&query, self.config.query_max_length)?,
-            positive: passage(sample.positive)?,
-            hard_negatives: sample.negatives.iter().map(|n| passage(*n)).collect::<Result<_, _>>()?,
+            query: self.query(sample.row)?,
+            positive: self.passage(sample.positive)?,
+            hard_negatives: sample.negatives.iter().map(|n| self.passage(*n)).collect::<Result<_, _>>()?,
             query_id: self.set.queries().first_of_equal(sample.query).0,
             positive_id: content(sample.positive),
             hard_negative_ids: sample.negatives.iter().map(|n| content(*n)).collect(),

@@ -3,6 +3,8 @@
 use contaccum_encoder::BertConfig;
 use contaccum_objective::{BankDtype, Objective, ObjectiveConfig};
 
+use crate::{MachineMemory, TrainError, machine_memory, resident_memory};
+
 /// Program, tokenizer, threads and heap where nothing has been measured yet; without the index of the data.
 pub const PROGRAM_BYTES: usize = 48 << 20;
 
@@ -28,13 +30,15 @@ pub struct MemoryPlan {
     pub banks_bytes: usize,
     /// Tokenised batches, prepared ahead.
     pub batches_bytes: usize,
+    /// What an evaluation takes while it lasts; its texts, read before, are part of `program_bytes`.
+    pub evaluation_bytes: usize,
     /// All else: program, tokenizer, index of the data. [`PROGRAM_BYTES`], or measured by a run that has loaded them.
     pub program_bytes: usize,
 }
 
 impl MemoryPlan {
     /// The parts, by the name they are told under.
-    pub fn parts(&self) -> [(&'static str, usize); 9] {
+    pub fn parts(&self) -> [(&'static str, usize); 10] {
         [
             ("weights", self.weights_bytes),
             ("gradients", self.gradients_bytes),
@@ -44,8 +48,32 @@ impl MemoryPlan {
             ("representations", self.representations_bytes),
             ("banks, loss", self.banks_bytes),
             ("batches ahead", self.batches_bytes),
+            ("evaluation", self.evaluation_bytes),
             ("program, data index", self.program_bytes),
         ]
+    }
+
+    /// Holds the plan against the memory that the machine, or the control group of this process, has left. Where the
+    /// system does not tell, anything passes.
+    ///
+    /// # Errors
+    /// When there is less.
+    pub fn check_machine(&self) -> Result<(), TrainError> {
+        let (Some(machine), Some(held_bytes)) = (machine_memory(), resident_memory().current_bytes) else {
+            return Ok(());
+        };
+        self.check_memory(machine, held_bytes)
+    }
+
+    fn check_memory(&self, machine: MachineMemory, held_bytes: u64) -> Result<(), TrainError> {
+        let MachineMemory { total_bytes, available_bytes } = machine;
+        let more_bytes = (self.total_bytes() as u64).saturating_sub(held_bytes);
+        match more_bytes <= available_bytes {
+            true => Ok(()),
+            false => {
+                Err(TrainError::NotEnoughMemory { more_bytes, held_bytes, available_bytes, total_bytes })
+            }
+        }
     }
 
     /// Everything together: the most that is resident.
@@ -72,4 +100,24 @@ pub(crate) fn products_bytes(shape: &BertConfig, threads: usize) -> usize {
     const CACHE_BYTES: usize = 1 << 20;
     let widest = shape.intermediate_size.max(3 * shape.hidden_size);
     threads * (DEPTH * widest * size_of::<f32>() + 2 * CACHE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_beyond_the_memory_left_is_refused_with_the_numbers() {
+        let shape = BertConfig::default();
+        let plan = crate::Trainer::memory_plan(&crate::TrainConfig::default(), &shape, 2).unwrap();
+        let held_bytes = plan.program_bytes as u64;
+        let needed = plan.total_bytes() as u64 - held_bytes;
+        let machine = |available_bytes| MachineMemory { total_bytes: 8 << 30, available_bytes };
+        assert!(plan.check_memory(machine(needed), held_bytes).is_ok());
+        let message = plan.check_memory(machine(needed - 1), held_bytes).unwrap_err().to_string();
+        for part in ["not enough memory", "48.0 MiB", "of 8.0 GiB", "--memory-budget"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains('\n'));
+    }
 }

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use contaccum_data::{BatchPlan, Notes, Positives, TrainingSet};
-use contaccum_encoder::{Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer,
+};
 use contaccum_objective::KnownPositives;
 
 use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
 use crate::{
-    BankWarmup, BankWarning, ConfigError, HEAP_BYTES, MemoryBudget, MemoryPlan, MethodPoint, PROGRAM_BYTES,
-    RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport, resident_memory,
+    BankWarmup, BankWarning, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint,
+    PROGRAM_BYTES, RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
+    resident_memory,
 };
 
 /// The folder of a run's final model, inside its output folder.
@@ -79,8 +82,20 @@ pub struct Run {
     plan: BatchPlan,
     start: StartModel,
     updates: usize,
+    longest: LongestTexts,
+    longest_seconds: f64,
+    evaluation: EvaluationNeeds,
     /// Resident before any buffer of the training is made, but for the model's weights.
     program_bytes: usize,
+}
+
+/// What the evaluations of a run hold and encode.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EvaluationNeeds {
+    /// Bytes while one lasts, beside the trainer's buffers and its texts.
+    pub bytes: usize,
+    /// Its longest texts.
+    pub longest: LongestTexts,
 }
 
 /// What a run is going to do.
@@ -114,6 +129,10 @@ pub struct RunSummary {
     pub settings: ModelSettings,
     /// Bytes allocated before the first update.
     pub memory: MemoryPlan,
+    /// The longest texts, those that are evaluated on among them.
+    pub longest: LongestTexts,
+    /// Seconds it took to find them.
+    pub longest_seconds: f64,
     /// What is known beforehand to surprise about the banks; a run tells it again.
     pub warnings: Vec<BankWarning>,
 }
@@ -129,11 +148,11 @@ pub trait Observer {
     /// A checkpoint is complete.
     fn saved(&mut self, checkpoint: &Path);
 
-    /// Metrics of the encoders (of queries, of passages) on development data, by name.
+    /// Metrics of the encoders on development data, by name; texts are embedded by the trainer, in its buffers.
     ///
     /// # Errors
     /// One line that ends the run.
-    fn evaluate(&mut self, query: &Encoder, passage: &Encoder) -> Result<BTreeMap<String, f64>, String>;
+    fn evaluate(&mut self, trainer: &mut Trainer) -> Result<BTreeMap<String, f64>, String>;
 }
 
 /// What a finished run leaves.
@@ -154,15 +173,20 @@ impl Run {
         config.validate()?;
         let start = StartModel::open(&config)?;
         let set = TrainingSet::open_with(&config.source()?, config.strict.into())?;
-        Self::of(config, start, set)
+        Self::of(config, start, set, EvaluationNeeds::default())
     }
 
     /// A run of parts that are already there. A memory budget is met here, see [`Run::config`].
     ///
     /// # Errors
-    /// Fewer rows than a total batch, a run of no updates or one that would never use its banks, or a memory
-    /// budget that nothing fits in.
-    pub fn of(config: TrainConfig, start: StartModel, set: TrainingSet) -> Result<Self, TrainError> {
+    /// Fewer rows than a total batch, a run of no updates or one that would never use its banks, or a memory budget
+    /// that nothing fits in.
+    pub fn of(
+        config: TrainConfig,
+        start: StartModel,
+        set: TrainingSet,
+        evaluation: EvaluationNeeds,
+    ) -> Result<Self, TrainError> {
         let (rows, total) = (set.len(), config.total_batch_size());
         if rows < total && config.drop_last {
             let reason = format!(
@@ -189,16 +213,34 @@ impl Run {
         // Made before the program is measured: the table is a part of the data's index.
         let pairs = set.known_positives().map(|(query, passage)| (query.0, passage.0));
         let known_positives = KnownPositives::new(pairs);
+        let (started, set) = (Instant::now(), Arc::new(set));
+        let rows = row_tokenizer(&set, &start, &config);
+        let longest = LongestTexts::of_rows(&rows, &config)?.union(evaluation.longest);
+        let longest_seconds = started.elapsed().as_secs_f64();
         let program_bytes = program_bytes(&start.encoder);
         let config = match config.memory_budget {
             None => config,
             Some(budget) => {
                 let (shape, threads) = (start.encoder.config(), contaccum_kernels::threads());
                 let budget_bytes = budget.as_u64() as usize;
-                MemoryBudget { shape, threads, program_bytes, budget_bytes }.fit(&config)?
+                let evaluation_bytes = evaluation.bytes;
+                let budget = MemoryBudget { shape, threads, program_bytes, evaluation_bytes, budget_bytes };
+                let TrainConfig { query_max_length, passage_max_length, .. } = config;
+                TrainConfig { query_max_length, passage_max_length, ..budget.fit(&config.within(longest))? }
             }
         };
-        Ok(Self { config, set: Arc::new(set), known_positives, plan, start, updates, program_bytes })
+        Ok(Self {
+            config,
+            set,
+            known_positives,
+            plan,
+            start,
+            updates,
+            longest,
+            longest_seconds,
+            evaluation,
+            program_bytes,
+        })
     }
 
     /// The settings of the run: those given, with what a memory budget chose in its place.
@@ -236,12 +278,22 @@ impl Run {
             point,
             negatives_per_query: self.config.negatives_per_query()?,
             settings: self.start.encoder.settings().clone(),
-            memory: MemoryPlan {
-                program_bytes: self.program_bytes,
-                ..Trainer::memory_plan(&self.config, shape, contaccum_kernels::threads())?
-            },
+            memory: self.memory_plan(shape)?,
+            longest: self.longest,
+            longest_seconds: self.longest_seconds,
             warnings: larger.into_iter().collect(),
         })
+    }
+
+    fn memory_plan(&self, shape: &BertConfig) -> Result<MemoryPlan, TrainError> {
+        let budget = MemoryBudget {
+            shape,
+            threads: contaccum_kernels::threads(),
+            program_bytes: self.program_bytes,
+            evaluation_bytes: self.evaluation.bytes,
+            budget_bytes: usize::MAX,
+        };
+        budget.plan(&self.config.within(self.longest))
     }
 
     fn identity(&self) -> RunIdentity {
@@ -274,18 +326,20 @@ impl Run {
         let identity = self.identity();
         let resumed = checkpoint::find(&folder, resume)?;
         let card = self.card();
-        let rows = RowTokenizer::new(
-            Arc::clone(&self.set),
-            Arc::clone(&self.start.tokenizer),
-            self.start.encoder.settings().clone(),
-            self.config.clone(),
-        );
+        let rows = row_tokenizer(&self.set, &self.start, &self.config);
         let passage = (!self.config.tied).then(|| self.start.duplicate());
         let updates_per_epoch = self.plan.updates_per_epoch() as f64;
-        let Self { config, plan, start: StartModel { encoder, tokenizer }, updates, known_positives, .. } =
-            self;
-        let mut trainer =
-            Trainer::new(config.clone(), encoder, passage, updates)?.with_known_positives(known_positives);
+        let Self {
+            config,
+            plan,
+            start: StartModel { encoder, tokenizer },
+            updates,
+            longest,
+            known_positives,
+            ..
+        } = self;
+        let trainer = Trainer::for_texts(config.clone(), longest, encoder, passage, updates)?;
+        let mut trainer = trainer.with_known_positives(known_positives);
         if let Some(checkpoint) = &resumed {
             checkpoint::restore(checkpoint, &identity, &mut trainer)?;
         }
@@ -305,14 +359,13 @@ impl Run {
             watch.see(update, &report).iter().for_each(|warning| observer.warned(warning));
             let evaluate_now = config.eval_steps > 0 && update.is_multiple_of(config.eval_steps);
             if config.eval_data.is_some() && (evaluate_now || update == updates) {
-                record.dev = observer
-                    .evaluate(trainer.query_encoder(), trainer.passage_encoder())
-                    .map_err(TrainError::Hook)?;
+                record.dev = observer.evaluate(&mut trainer).map_err(TrainError::Hook)?;
             }
             recorder.record(&record)?;
             observer.updated(&record, updates);
             if update == updates || config.save_steps > 0 && update.is_multiple_of(config.save_steps) {
                 recorder.sync()?;
+                trainer.check_weights()?;
                 let path = checkpoint::save(&folder, &identity, &trainer, &files)?;
                 observer.saved(&path);
             }
@@ -322,6 +375,11 @@ impl Run {
         checkpoint::save_model(&model, &trainer, &files)?;
         Ok(Outcome { model, last })
     }
+}
+
+fn row_tokenizer(set: &Arc<TrainingSet>, start: &StartModel, config: &TrainConfig) -> RowTokenizer {
+    let settings = start.encoder.settings().clone();
+    RowTokenizer::new(Arc::clone(set), Arc::clone(&start.tokenizer), settings, config.clone())
 }
 
 /// What is resident now beside the weights of `encoder`, and what the heap may still grow by.

@@ -10,11 +10,14 @@
 
 use std::time::Instant;
 
-use contaccum_encoder::{DropoutStream, Encoder, Keep, Layout, Pass, PassLimits, Similarity, Workspace};
+use contaccum_encoder::{
+    DropoutStream, Encoder, Keep, Layout, PackedTokens, Pass, PassLimits, Similarity, Workspace,
+};
 use contaccum_kernels::{AdamW, resident_zeros};
 use contaccum_objective::{
     BankMovement, Batch, Compensation, GradientsMut, KnownPositives, LossReport, Objective, ObjectiveConfig,
 };
+use rayon::prelude::*;
 
 use crate::loader::Loader;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, banks_bytes, products_bytes};
@@ -23,8 +26,8 @@ use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
 use crate::warmup::WarmupGate;
 use crate::{
-    BankDrift, BankDtype, BankWarmup, Enqueue, MethodPoint, RowScale, Rows, TokenizedSample, TrainConfig,
-    TrainError,
+    BankDrift, BankDtype, BankWarmup, Enqueue, LongestTexts, MethodPoint, RowScale, Rows, TokenizedSample,
+    TrainConfig, TrainError,
 };
 
 /// What one update did.
@@ -88,6 +91,9 @@ fn mean_over_rows(values: impl Iterator<Item = f64>, rows: &[usize]) -> f64 {
     let sum: f64 = values.zip(rows).map(|(value, rows)| value * *rows as f64).sum();
     sum / rows.iter().sum::<usize>() as f64
 }
+
+/// Most sequences that an evaluation encodes at once.
+const MOST_EVALUATED: usize = 64;
 
 /// Sizes of every buffer of a trainer.
 struct Sizes {
@@ -157,6 +163,12 @@ impl Sizes {
     /// The largest pack of either kind: the workspace serves both.
     fn both(&self) -> PassLimits {
         self.query_limits.union(self.passage_limits)
+    }
+
+    /// Packs of an evaluation: as many tokens, of as many sequences as are short enough.
+    fn evaluation_limits(&self) -> PassLimits {
+        let both = self.both();
+        PassLimits { sequences: MOST_EVALUATED.min(both.tokens), ..both }
     }
 }
 
@@ -291,6 +303,8 @@ pub struct Trainer {
     gradients: Representations,
     /// Where banks are moved.
     probe: Option<ProbeRows>,
+    /// Texts that are measured on, one pack at a time, in the workspace of the updates.
+    evaluation: Option<Pass>,
     objective_seconds: f64,
 }
 
@@ -306,10 +320,26 @@ impl Trainer {
         passage: Option<Encoder>,
         total_updates: usize,
     ) -> Result<Self, TrainError> {
+        let longest = LongestTexts::allowed(&config);
+        Self::for_texts(config, longest, query, passage, total_updates)
+    }
+
+    /// As [`Trainer::new`], for texts no longer than `longest`: the buffers are made for those, and the numbers are the
+    /// same.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn for_texts(
+        config: TrainConfig,
+        longest: LongestTexts,
+        query: Encoder,
+        passage: Option<Encoder>,
+        total_updates: usize,
+    ) -> Result<Self, TrainError> {
         let point = config.resolve()?;
         let shape = query.config().clone();
         let dim = query.dim();
-        let sizes = Sizes::new(&config, &point, dim, query.settings().normalize);
+        let sizes = Sizes::new(&config.within(longest), &point, dim, query.settings().normalize);
         let both = sizes.both();
         let longest_vectors = both.sequences * dim;
         Ok(Self {
@@ -326,6 +356,7 @@ impl Trainer {
                 workspace: Workspace::new(&shape, both, sizes.keep),
                 vectors: resident_zeros(longest_vectors),
             },
+            evaluation: config.eval_data.is_some().then(|| Pass::new(&shape, sizes.evaluation_limits())),
             representations: Representations::new(sizes.represented, config.hard_negatives, dim),
             gradients: Representations::new(sizes.micro_batch, config.hard_negatives, dim),
             probe: point.moves_banks().then(|| ProbeRows::new(config.total_batch_size(), dim)),
@@ -373,6 +404,10 @@ impl Trainer {
             representations_bytes: vectors * dim * size_of::<f32>(),
             banks_bytes: banks_bytes(&sizes.objective),
             batches_bytes: Loader::memory_bytes(config),
+            evaluation_bytes: match config.eval_data {
+                Some(_) => Pass::memory_bytes(shape, sizes.evaluation_limits()),
+                None => 0,
+            },
             program_bytes: PROGRAM_BYTES,
         })
     }
@@ -395,6 +430,43 @@ impl Trainer {
     /// The encoder of passages: the same one when tied.
     pub fn passage_encoder(&self) -> &Encoder {
         self.towers.passage.as_ref().map_or(&self.towers.query.encoder, |t| &t.encoder)
+    }
+
+    /// The largest pack that [`Trainer::embed_queries`] and [`Trainer::embed_passages`] take; `None` in a run that is
+    /// not evaluated.
+    pub fn evaluation_limits(&self) -> Option<PassLimits> {
+        self.evaluation.as_ref().map(Pass::limits)
+    }
+
+    /// The vectors of queries without dropout, `[sequences, dim]` into `out`, in the buffers of the updates.
+    ///
+    /// # Panics
+    /// When `tokens` exceed [`Trainer::evaluation_limits`], or the run is not evaluated.
+    pub fn embed_queries(&mut self, tokens: &PackedTokens, out: &mut [f32]) {
+        let pass = self.evaluation.as_mut().expect("a run with eval_data");
+        self.towers.query.encoder.embed(pass, &mut self.chunk.workspace, tokens, out);
+    }
+
+    /// As [`Trainer::embed_queries`], of passages.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn embed_passages(&mut self, tokens: &PackedTokens, out: &mut [f32]) {
+        let pass = self.evaluation.as_mut().expect("a run with eval_data");
+        self.towers.of_passages().encoder.embed(pass, &mut self.chunk.workspace, tokens, out);
+    }
+
+    /// Whether every weight is a number: what is to be saved is worth it.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check_weights(&self) -> Result<(), TrainError> {
+        let encoders = [self.query_encoder(), self.passage_encoder()];
+        let finite = |encoder: &Encoder| encoder.weights().par_iter().all(|weight| weight.is_finite());
+        match encoders.into_iter().all(finite) {
+            true => Ok(()),
+            false => Err(TrainError::WeightsNotFinite { update: self.updates_done }),
+        }
     }
 
     /// One update on a total batch, or on fewer rows: the loss is the mean over those there are.

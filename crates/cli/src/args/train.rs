@@ -57,6 +57,9 @@ pub struct TrainArgs {
     /// Go on from the last checkpoint in --output-dir, with the settings stored there
     #[arg(long, conflicts_with_all = ["recipe", "dry_run", "memory_budget"])]
     pub resume: bool,
+    /// Train although the machine, or the container, has less memory than is planned
+    #[arg(long)]
+    pub ignore_memory_limit: bool,
     #[command(flatten)]
     pub format: OutputArgs,
     #[command(flatten)]
@@ -196,7 +199,7 @@ struct BatchFlags {
     /// gradient is the same [default: none]
     #[arg(long, value_parser = one_of(["none", "selective", "layer"]))]
     recompute: Option<String>,
-    /// Most memory the run may take, such as 11GiB: chooses the local batch, --max-tokens and --recompute for the same
+    /// Most memory the run may take, such as 11GiB: chooses the local batch and --recompute for the same
     /// total batch [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     memory_budget: Option<String>,
