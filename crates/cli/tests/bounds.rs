@@ -77,3 +77,25 @@ fn a_grid_that_nobody_could_train_is_refused_before_it_is_made() {
         refused(folder.path(), &format!("study study.toml {options}"), &["line 12", "more than 10000 runs"]);
     }
 }
+
+#[test]
+fn a_model_that_is_no_numbers_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    for rate in ["1e30", "3e38"] {
+        let line = format!(
+            "train --model start --train data --output-dir run --passage-max-length 32 --query-max-length 16 \
+             --local-batch-size 4 --gradient-accumulation-steps 2 --max-steps 1 --threads 1 --learning-rate {rate} --quiet"
+        );
+        let output = contaccum(folder, &line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(
+            stderr.contains("weights are no longer numbers") && stderr.contains("learning_rate"),
+            "{stderr}"
+        );
+        assert!(!folder.join("run/model").exists() && !folder.join("run/checkpoint-000001").exists());
+    }
+}

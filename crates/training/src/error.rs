@@ -45,9 +45,9 @@ pub enum TrainError {
         /// The update, from 1.
         update: usize,
     },
-    /// A weight became NaN or infinite.
+    /// A weight became NaN, infinite or nearly so.
     #[error(
-        "weights are not numbers: update {update} (lower learning_rate; nothing of this update was saved, the last \
+        "weights are no longer numbers to compute with: update {update} (lower learning_rate; nothing of this update was saved, the last \
          checkpoint is intact)"
     )]
     WeightsNotFinite {

@@ -92,6 +92,9 @@ fn mean_over_rows(values: impl Iterator<Item = f64>, rows: &[usize]) -> f64 {
     sum / rows.iter().sum::<usize>() as f64
 }
 
+/// Weights as large as this are no result of training: the squares of a row of them are beyond `f32`.
+const LARGEST_WEIGHT: f32 = 1e15;
+
 /// Most sequences that an evaluation encodes at once.
 const MOST_EVALUATED: usize = 64;
 
@@ -456,13 +459,14 @@ impl Trainer {
         self.towers.of_passages().encoder.embed(pass, &mut self.chunk.workspace, tokens, out);
     }
 
-    /// Whether every weight is a number: what is to be saved is worth it.
+    /// Whether every weight is a number that can be computed with: what is to be saved is worth it.
     ///
     /// # Errors
-    /// When one is not.
+    /// When one is NaN, infinite, or so large that what it is multiplied with will be.
     pub fn check_weights(&self) -> Result<(), TrainError> {
         let encoders = [self.query_encoder(), self.passage_encoder()];
-        let finite = |encoder: &Encoder| encoder.weights().par_iter().all(|weight| weight.is_finite());
+        let finite =
+            |encoder: &Encoder| encoder.weights().par_iter().all(|weight| weight.abs() < LARGEST_WEIGHT);
         match encoders.into_iter().all(finite) {
             true => Ok(()),
             false => Err(TrainError::WeightsNotFinite { update: self.updates_done }),
