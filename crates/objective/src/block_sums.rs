@@ -305,6 +305,8 @@ impl BlockSums {
         self.split(bank, old);
         let (after_entry, after_block) = self.cuts(live.start);
         self.set(new.clone(), bank, |row| {
+            // What the row before left behind is never read, but would be saved.
+            row.slots.fill(0.0);
             *row.newer = f64::NEG_INFINITY;
             *row.open = f64::NEG_INFINITY;
         });

@@ -82,7 +82,10 @@ fn a_restored_objective_whose_banks_move_goes_on_with_the_same_bits() {
                         (bits(found.report.loss, &found), movement, objective.state())
                     })
                     .collect();
-                assert!(seen.iter().all(|one| *one == seen[0]));
+                for one in &seen {
+                    assert_eq!((&one.0, one.1), (&seen[0].0, seen[0].1));
+                    assert!(one.2 == seen[0].2, "the states of round {round} differ");
+                }
                 evicted += seen[0].1.evicted;
             }
             assert!(evicted > 0 || saved_after == 1);
