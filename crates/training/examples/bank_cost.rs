@@ -8,14 +8,15 @@
 //! a method stands between two of gradient accumulation on the same rows, and is divided by their mean; another
 //! trainer of gradient accumulation is measured the same way and shows the noise. The banks are full of random unit
 //! vectors from the start, so the first update splits a block of each bank (see `block_sums.rs` of the objective): means
-//! hold that cost, medians may not. Two updates differ by several percent in what the encoder takes on a noisy machine;
+//! hold that cost, medians may not. The learning rate is as good as none, so that no sample leaves because the encoder
+//! moved: banks that move (their row counts the probe as the objective's) stay full. Two updates differ by several percent in what the encoder takes on a noisy machine;
 //! the last column is the cost of the objective within the same updates.
 
 use std::time::Instant;
 
 use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
 use contaccum_objective::{Batch, ObjectiveState};
-use contaccum_training::{Method, TokenizedSample, TrainConfig, Trainer};
+use contaccum_training::{BankDrift, BankWarmup, Method, TokenizedSample, TrainConfig, Trainer};
 
 const LOCAL_BATCH: usize = 8;
 const MICRO_BATCHES: usize = 16;
@@ -32,18 +33,27 @@ fn main() {
     let shape = shape(&name).expect("--shape is minilm or bert-base");
     let rounds: usize = argument("--rounds", "5").parse().expect("--rounds is a number");
     let banks = argument("--banks", "2048,8192,65536,262144");
-    let banks = banks.split(',').map(|samples| samples.parse().expect("--banks are numbers: 2048,8192"));
+    let banks =
+        banks.split(',').map(|samples| samples.parse::<usize>().expect("--banks are numbers: 2048,8192"));
 
     let mut contenders = vec![
-        ("grad-accum, again".to_owned(), trainer(&shape, Method::GradAccum, None)),
-        ("grad-cache".to_owned(), trainer(&shape, Method::GradCache, None)),
+        ("grad-accum, again".to_owned(), trainer(&shape, without_banks(Method::GradAccum))),
+        ("grad-cache".to_owned(), trainer(&shape, without_banks(Method::GradCache))),
     ];
-    contenders.extend(banks.map(|samples| {
-        let mut trainer = trainer(&shape, Method::Contaccum, Some(samples));
-        fill(&mut trainer, samples, shape.hidden_size);
-        (format!("contaccum, bank {samples}"), trainer)
-    }));
-    let mut plain = trainer(&shape, Method::GradAccum, None);
+    for samples in banks {
+        for (name, bank_drift) in [("moved", BankDrift::Compensate), ("not moved", BankDrift::None)] {
+            let config = TrainConfig {
+                memory_bank_size: Some(samples),
+                memory_bank_warmup: BankWarmup::Updates(0),
+                bank_drift,
+                ..without_banks(Method::Contaccum)
+            };
+            let mut trainer = trainer(&shape, config);
+            fill(&mut trainer, samples, shape.hidden_size);
+            contenders.push((format!("contaccum, bank {samples}, {name}"), trainer));
+        }
+    }
+    let mut plain = trainer(&shape, without_banks(Method::GradAccum));
     let mut numbers = Numbers(1);
     let mut measured: Vec<Vec<Compared>> = contenders.iter().map(|_| Vec::new()).collect();
     let mut before = update(&mut plain, &batch(&mut numbers));
@@ -118,16 +128,19 @@ fn shape(name: &str) -> Option<BertConfig> {
     })
 }
 
-fn trainer(shape: &BertConfig, method: Method, memory_bank_size: Option<usize>) -> Trainer {
-    let config = TrainConfig {
+fn without_banks(method: Method) -> TrainConfig {
+    TrainConfig {
         method,
-        memory_bank_size,
         local_batch_size: LOCAL_BATCH,
         gradient_accumulation_steps: MICRO_BATCHES,
         query_max_length: QUERY_TOKENS[1],
         passage_max_length: PASSAGE_TOKENS[1],
+        learning_rate: 1e-9,
         ..TrainConfig::default()
-    };
+    }
+}
+
+fn trainer(shape: &BertConfig, config: TrainConfig) -> Trainer {
     let settings = ModelSettings { normalize: true, ..ModelSettings::plain(shape) };
     let encoder = Encoder::new(shape.clone(), settings, random_weights(shape, &Layout::new(shape), 1));
     Trainer::new(config, encoder, None, 1_000_000).expect("the settings are possible")
