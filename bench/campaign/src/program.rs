@@ -103,11 +103,7 @@ impl Program {
         fs::write(&counter, [0; 8])?;
         fs::write(&log, "")?;
         let mut command = self.command(folder, line);
-        command
-            .env("LD_PRELOAD", &self.shim)
-            .env("CAMPAIGN_COUNTER", &counter)
-            .env("CAMPAIGN_LOG", &log)
-            .process_group(0);
+        command.env("LD_PRELOAD", &self.shim).env("CAMPAIGN_COUNTER", &counter).env("CAMPAIGN_LOG", &log);
         if let Some((deed, point)) = deed {
             command.env("CAMPAIGN_DEED", deed.name()).env("CAMPAIGN_POINT", point.to_string());
         }
@@ -118,7 +114,7 @@ impl Program {
 
     fn command(&self, folder: &Path, line: &str) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(line.split_whitespace()).arg("--quiet").current_dir(folder);
+        command.args(line.split_whitespace()).arg("--quiet").current_dir(folder).process_group(0);
         command
     }
 
@@ -131,13 +127,24 @@ impl Program {
             match child.try_wait()? {
                 Some(status) => break Some(status),
                 None if started.elapsed() > HANGS_AFTER => {
-                    child.kill()?;
+                    let group = format!("kill -9 -- -{}", child.id());
+                    Command::new("sh").args(["-c", &group]).status()?;
                     child.wait()?;
                     break None;
                 }
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
+        wait_for_group(child.id())?;
         Ok(Ended { status, stderr: String::from_utf8_lossy(&fs::read(&err)?).into_owned() })
     }
+}
+
+/// Waits until no process of the group is left: a killed child may hold its locks a moment longer than its parent.
+fn wait_for_group(group: u32) -> anyhow::Result<()> {
+    let alive = format!("kill -0 -- -{group} 2>/dev/null");
+    while Command::new("sh").args(["-c", &alive]).status()?.success() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
