@@ -9,12 +9,13 @@ use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
     BertConfig, Encoder, Layout, ModelFolder, ModelSettings, Pooling, TextTokenizer, random_weights,
 };
-use contaccum_training::{Method, Outcome, Run, StartModel, TrainConfig, run_settings};
+use contaccum_training::{Begin, Method, Outcome, Run, StartModel, TrainConfig, run_settings};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::args::DemoArgs;
 use crate::output;
+use crate::signals::Signals;
 use crate::train::{Reporter, dev_set, evaluation_needs};
 
 /// The methods compared, in the order of the table.
@@ -44,6 +45,7 @@ struct Line {
 /// Trains with each method on the same synthetic data and writes the comparison.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     crate::use_threads(args.threads)?;
+    let signals = Signals::catch()?;
     let folder = tempfile::tempdir()?;
     let set = SyntheticSet::generate(args.seed, SyntheticConfig::default())?;
     set.write_beir(folder.path())?;
@@ -64,12 +66,12 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         output_dir: data.join("start"),
         ..recipe(data, Method::GradAccum, args.seed)
     };
-    let (first, model) = train("common start", &start, &shape, random, &tokenizer)?;
+    let (first, model) = train("common start", &start, &shape, random, &tokenizer, &signals)?;
     let weights = ModelFolder::locate(&model.to_string_lossy())?.weights(&Layout::new(&shape))?;
     let mut lines = vec![first];
     for method in METHODS {
         let recipe = recipe(data, method, args.seed);
-        lines.push(train(method.name(), &recipe, &shape, weights.clone(), &tokenizer)?.0);
+        lines.push(train(method.name(), &recipe, &shape, weights.clone(), &tokenizer, &signals)?.0);
     }
     let rows: Vec<[String; 6]> = lines.iter().map(Line::cells).collect();
     let headers = ["method", "nDCG@10", "Success@20", "negatives", "seconds", "memory beside the program"];
@@ -93,6 +95,7 @@ fn recipe(folder: &Path, method: Method, seed: u64) -> TrainConfig {
         eval_data: Some(folder.to_owned()),
         eval_split: "test".into(),
         save_steps: 0,
+        save_minutes: 0.0,
         logging_steps: UPDATES,
         seed,
         ..TrainConfig::default()
@@ -106,6 +109,7 @@ fn train(
     shape: &BertConfig,
     weights: Vec<f32>,
     tokenizer: &Arc<TextTokenizer>,
+    signals: &Signals,
 ) -> anyhow::Result<(Line, PathBuf)> {
     let settings =
         run_settings(config, ModelSettings { pooling: Pooling::Mean, ..ModelSettings::plain(shape) });
@@ -115,9 +119,17 @@ fn train(
     let needs = evaluation_needs(&dev, start.encoder.dim());
     let run = Run::of(config.clone(), start, TrainingSet::open(&config.source()?)?, needs)?;
     let summary = run.summary()?;
-    let mut reporter = Reporter::new(name, summary.updates, config.logging_steps, Some(dev));
+    let mut reporter = Reporter::new(name, config, summary.updates, Some(dev), signals);
     let started = Instant::now();
-    let Outcome { last, model } = run.train(false, &mut reporter)?;
+    let (last, model) = match run.train(Begin::Anew, &mut reporter)? {
+        Outcome::Finished { last, model } => (last, model),
+        Outcome::Stopped { .. } => {
+            drop(reporter);
+            return Err(signals
+                .interrupted("stopped; the demo begins anew each time".to_owned())
+                .unwrap_err());
+        }
+    };
     let record = last.expect("a run of updates has a last one");
     let value = |measure: &str| record.dev.get(measure).copied().unwrap_or(f64::NAN);
     let line = Line {

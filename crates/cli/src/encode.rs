@@ -6,6 +6,7 @@ use std::path::Path;
 
 use contaccum_data::{Corpus, PassageIndex};
 use contaccum_retrieval::{EmbeddingStore, Passage, StoreDescription, encode};
+use contaccum_study::Stop;
 
 use twox_hash::XxHash3_64;
 
@@ -14,6 +15,7 @@ use crate::model::{Role, TextEncoder, word};
 use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
+use crate::signals::Signals;
 use crate::texts::ChosenQueries;
 
 /// Encodes a corpus or queries into a folder.
@@ -83,16 +85,32 @@ fn encode_with_progress(
     text: impl Fn(usize) -> anyhow::Result<Passage> + Sync,
 ) -> anyhow::Result<EmbeddingStore> {
     let progress = Progress::new("Encoding", description.rows, "texts");
-    let mut started = false;
+    let (mut started, mut stopping, mut rows) = (false, false, 0);
     let embed = model.embed_in(args.dtype, args.batch.into())?;
+    let signals = Signals::catch()?;
+    // A signal ends it between shards: no text that follows is read, and what was is encoded and written.
+    let text = |row: usize| {
+        anyhow::ensure!(!signals.requested(), "stopped");
+        text(row)
+    };
     let store = encode(&args.output, description, text, embed, |done| {
         // Rows of an earlier call must not enter the rate.
         if !std::mem::replace(&mut started, true) {
             progress.start_at(done.rows);
         }
         progress.set(done.rows);
-    })?;
-    Ok(store)
+        rows = done.rows;
+        if signals.requested() && !std::mem::replace(&mut stopping, true) {
+            progress
+                .pause(|| tracing::info!("stopping after the shards begun; a second signal ends it at once"));
+        }
+    });
+    drop(progress);
+    if store.is_err() && signals.requested() {
+        let total = description.rows;
+        signals.interrupted(format!("stopped after {rows} of {total} texts; the same command goes on"))?;
+    }
+    Ok(store?)
 }
 
 /// What decides the vectors, so that only an encoding of the same is resumed.

@@ -8,6 +8,7 @@ use contaccum_study::StudyError;
 use contaccum_training::{ConfigError, TrainError};
 
 use crate::args::UNBROKEN;
+use crate::signals::Interrupted;
 
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
@@ -24,20 +25,34 @@ impl std::fmt::Display for BadUsage {
 
 impl std::error::Error for BadUsage {}
 
-/// Tells what went wrong; bad usage exits with 2, anything else with 1.
+/// Tells what went wrong; bad usage exits with 2, what a signal ended with 128 and its number, anything else with 1.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-        // Whoever reads stdout has seen enough: `contaccum ... | head`.
-        return ExitCode::SUCCESS;
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        tell(&interrupted.to_string());
+        return ExitCode::from(interrupted.code);
     }
-    eprintln!("error: {}", one_line(&error.to_string()));
-    let config = error.downcast_ref::<ConfigError>().or(match error.downcast_ref::<TrainError>() {
-        Some(TrainError::Config(config)) => Some(config),
+    tell(&format!("error: {}", one_line(&error.to_string())));
+    ExitCode::from(if is_bad_usage(error) { BAD_USAGE } else { FAILED })
+}
+
+/// A bad setting is bad usage whichever command finds it.
+fn is_bad_usage(error: &anyhow::Error) -> bool {
+    let study = error.downcast_ref::<StudyError>();
+    let training = error.downcast_ref::<TrainError>().or(match study {
+        Some(StudyError::Train(error)) => Some(error),
+        _ => None,
+    });
+    let config = error.downcast_ref::<ConfigError>().or(match training {
+        Some(TrainError::Config(error)) => Some(error),
         _ => None,
     });
     let bad_setting = matches!(config, Some(ConfigError::Toml { .. } | ConfigError::Setting { .. }));
-    let bad_study = matches!(error.downcast_ref(), Some(StudyError::Recipe { .. }));
-    ExitCode::from(if bad_setting || bad_study || error.is::<BadUsage>() { BAD_USAGE } else { FAILED })
+    bad_setting || matches!(study, Some(StudyError::Recipe { .. })) || error.is::<BadUsage>()
+}
+
+/// Writes a line to stderr; one that cannot be written is no reason to fail otherwise.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Tells what clap found, help on stdout and errors as one line on stderr.
@@ -47,11 +62,13 @@ pub fn bad_usage(error: &clap::Error) -> ExitCode {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let text = error.render().ansi().to_string().replace(UNBROKEN, " ");
-            // A closed pipe is no failure of ours.
-            let _ = match error.use_stderr() {
-                true => write!(anstream::stderr(), "{text}"),
-                false => write!(anstream::stdout(), "{text}"),
-            };
+            if error.use_stderr() {
+                let _ = write!(anstream::stderr(), "{text}");
+            } else if let Err(reason) =
+                write!(anstream::stdout(), "{text}").and_then(|()| io::stdout().flush())
+            {
+                return report(&crate::output::lost(reason));
+            }
             ExitCode::from(error.exit_code() as u8)
         }
         _ => {
@@ -62,7 +79,7 @@ pub fn bad_usage(error: &clap::Error) -> ExitCode {
             let pasted =
                 what.contains(['\u{2013}', '\u{2014}', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']);
             let plain = if pasted { "; a pasted dash or quote is not the plain one: type it" } else { "" };
-            eprintln!("error: {}{plain} (see --help)", in_our_words(&one_line(what)));
+            tell(&format!("error: {}{plain} (see --help)", in_our_words(&one_line(what))));
             ExitCode::from(BAD_USAGE)
         }
     }

@@ -14,6 +14,7 @@ mod plan;
 mod progress;
 mod report;
 mod search;
+mod signals;
 mod study;
 mod texts;
 mod train;
@@ -27,6 +28,7 @@ use tracing::Level;
 use crate::args::{Command, LoggingArgs};
 
 fn main() -> ExitCode {
+    signals::fail_calmly();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return failure::bad_usage(&error),
@@ -75,5 +77,7 @@ fn start_log(logging: &LoggingArgs) {
         .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
         .with_target(false)
         .without_time()
+        // A stderr that is gone or full must not end the work: its errors are not told to it.
+        .log_internal_errors(false)
         .init();
 }

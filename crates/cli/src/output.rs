@@ -18,24 +18,37 @@ pub fn write<const N: usize>(
     rows: &[[String; N]],
     json: &impl Serialize,
 ) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
     if format.json {
-        writeln!(stdout, "{}", serde_json::to_string_pretty(json)?)?;
-    } else if format.table || stdout.is_terminal() {
-        let width = terminal_size::terminal_size_of(&stdout).map(|(Width(columns), _)| columns);
-        writeln!(stdout, "{}", within(width, headers, rows))?;
+        line(serde_json::to_string_pretty(json)?)
+    } else if format.table || io::stdout().is_terminal() {
+        let width = terminal_size::terminal_size_of(io::stdout()).map(|(Width(columns), _)| columns);
+        line(within(width, headers, rows))
     } else {
-        writeln!(stdout, "{}", headers.join("\t"))?;
-        for row in rows {
-            writeln!(stdout, "{}", row.each_ref().map(|cell| cell.replace(['\t', '\n'], " ")).join("\t"))?;
-        }
+        let rows =
+            rows.iter().map(|row| row.each_ref().map(|cell| cell.replace(['\t', '\n'], " ")).join("\t"));
+        let lines: Vec<String> = std::iter::once(headers.join("\t")).chain(rows).collect();
+        line(lines.join("\n"))
+    }
+}
+
+/// Writes one line, or several.
+pub fn line(text: impl Display) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(lost)
+}
+
+/// Says on stdout what was written to `path`, unless that is stdout itself.
+pub fn written(path: &Path, what: impl Display) -> anyhow::Result<()> {
+    match contaccum_files::is_stdout(path) {
+        true => tracing::info!("{what}"),
+        false => line(what)?,
     }
     Ok(())
 }
 
-/// Writes one line.
-pub fn line(text: impl Display) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout(), "{text}")?)
+/// A result that did not arrive.
+pub fn lost(reason: io::Error) -> anyhow::Error {
+    anyhow::anyhow!("the result could not be written to stdout: {reason} (give it another place)")
 }
 
 /// A path as it can be pasted into a shell.

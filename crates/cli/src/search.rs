@@ -44,7 +44,8 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
             run.write(path, &args.tag)?;
             let (queries, top_k, passages) = (run.len(), args.top_k, passages.len());
             let shown = path.display();
-            output::line(format_args!("{shown}\t{queries} queries, top {top_k} of {passages} passages"))?;
+            let what = format!("{shown}\t{queries} queries, top {top_k} of {passages} passages");
+            output::written(path, what)?;
             let qrels = match (&args.input.queries, &args.split) {
                 (Some(folder), Some(split)) => quoted(&folder.join("qrels").join(format!("{split}.tsv"))),
                 _ => "QRELS".to_owned(),

@@ -7,7 +7,9 @@ use contaccum_study::{Event, Options, Outcome, Recipe, Study};
 use indicatif::HumanDuration;
 
 use crate::args::StudyArgs;
+use crate::failure::BadUsage;
 use crate::output;
+use crate::signals::Signals;
 
 /// Does what a study's recipe asks and writes the comparison.
 pub fn run(args: &StudyArgs) -> anyhow::Result<()> {
@@ -20,7 +22,8 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<()> {
     let study = Study::open(recipe, &folder, &mut tell)?;
     let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
     let options = Options { program: std::env::current_exe()?, time: args.max_minutes.map(minutes) };
-    let Outcome { results, failures, left } = study.run(&options, &mut tell)?;
+    let signals = Signals::catch()?;
+    let Outcome { results, failures, left, stopped } = study.run(&options, &signals, &mut tell)?;
     let mut written = results.write(&folder)?.to_vec();
     let drawn = study.report_folders()?;
     if !drawn.is_empty() {
@@ -33,11 +36,18 @@ pub fn run(args: &StudyArgs) -> anyhow::Result<()> {
     }
     let written: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     tracing::info!("written: {}", written.join(", "));
+    if stopped {
+        return signals.interrupted(format!("stopped with {left} runs left; the same command goes on"));
+    }
     if left > 0 {
         tracing::info!("{left} runs left for want of time; the same command goes on");
     }
-    anyhow::ensure!(failures.is_empty(), "{} runs failed, the first: {}", failures.len(), failures[0]);
-    Ok(())
+    let Some(first) = failures.first() else { return Ok(()) };
+    let told = format!("{} runs failed, the first: {first}", failures.len());
+    match failures.iter().all(|failure| failure.bad_usage) {
+        true => Err(BadUsage(told).into()),
+        false => Err(anyhow::anyhow!(told)),
+    }
 }
 
 fn default_folder(recipe: &Path) -> PathBuf {

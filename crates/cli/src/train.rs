@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use contaccum_data::{Positives, TrainingSet};
 use contaccum_encoder::{ModelSettings, TextTokenizer};
 use contaccum_retrieval::{BatchLimits, DevSet, DevSource, QueryMeasures, Side};
+use contaccum_study::Stop;
 use contaccum_training::{
-    BankDtype, BankWarmup, BankWarning, Enqueue, EvaluationNeeds, LongestTexts, MemoryPlan, MethodPoint,
-    Observer, Outcome, Rows, Run, RunSummary, StartModel, TrainConfig, TrainError, Trainer, UpdateRecord,
+    BankDtype, BankWarmup, BankWarning, Begin, Enqueue, EvaluationNeeds, LongestTexts, METRICS_FILE,
+    MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, StartModel, TrainConfig, TrainError,
+    Trainer, UpdateRecord, check_output,
 };
 use indicatif::{HumanBytes, HumanCount};
 
@@ -18,10 +20,20 @@ use crate::model::word;
 use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
+use crate::signals::Signals;
 
 /// Trains, resumes, or says what would be trained.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let asked = configuration(&args)?;
+    let begin = match (args.resume, args.overwrite) {
+        (true, _) => Begin::Resume,
+        (false, true) => Begin::Over,
+        (false, false) => Begin::Anew,
+    };
+    if !asked.output_dir.as_os_str().is_empty() {
+        // Before the data is read, which may take long.
+        check_output(&asked.output_dir, begin)?;
+    }
     crate::use_threads(asked.threads)?;
     let budget = asked.memory_budget;
     let (run, dev) = open(asked)?;
@@ -47,15 +59,24 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         (Err(missing), true) => tracing::warn!("{missing}"),
         (Err(missing), false) => return Err(missing.into()),
     }
-    let mut reporter = Reporter::new("Training", summary.updates, config.logging_steps, dev);
-    let outcome = run.train(args.resume, &mut reporter)?;
-    reporter.store_measures(&config.output_dir)?;
-    conclude(&config, &outcome)
+    let signals = Signals::catch()?;
+    let mut reporter = Reporter::new("Training", &config, summary.updates, dev, &signals);
+    match run.train(begin, &mut reporter)? {
+        Outcome::Finished { model, .. } => conclude(&config, &model),
+        Outcome::Stopped { update, checkpoint } => {
+            drop(reporter);
+            let (updates, folder) = (summary.updates, config.output_dir.display());
+            signals.interrupted(format!(
+                "stopped after update {update}/{updates}, saved {}; go on: contaccum train --resume --output-dir {folder}",
+                checkpoint.display()
+            ))
+        }
+    }
 }
 
 /// Reads model, judged queries and training data, and plans the run: an evaluation is a part of its memory.
 fn open(asked: TrainConfig) -> anyhow::Result<(Run, Option<DevSet>)> {
-    asked.validate()?;
+    asked.validate_for_dry_run()?;
     let start = StartModel::open(&asked)?;
     let settings = start.encoder.settings();
     let dev = |folder: &PathBuf| dev_set(&asked, folder, settings, &start.tokenizer);
@@ -75,6 +96,9 @@ pub fn evaluation_needs(dev: &DevSet, dim: usize) -> EvaluationNeeds {
 /// The settings of the run: flags over the recipe, or over what the resumed run stored.
 fn configuration(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let flags = args.settings.given();
+    if args.dry_run {
+        return Ok(TrainConfig::load_for_dry_run(args.recipe.as_deref(), flags)?);
+    }
     if !args.resume {
         return Ok(TrainConfig::load(args.recipe.as_deref(), flags)?);
     }
@@ -220,32 +244,34 @@ fn count(number: usize) -> String {
     HumanCount(number as u64).to_string()
 }
 
-/// Shows the run on stderr while it goes, and measures it where asked.
-pub struct Reporter {
+/// Shows the run on stderr while it goes, measures it where asked, and stops it when a signal asks.
+pub struct Reporter<'a> {
     progress: Progress,
     started: bool,
     logging_steps: usize,
     dev: Option<DevSet>,
-    measured: Option<QueryMeasures>,
+    /// Where the last measures go, query by query.
+    measures: PathBuf,
+    signals: &'a Signals,
 }
 
-impl Reporter {
+impl<'a> Reporter<'a> {
     /// Reports under the heading `verb`, and measures on `dev` when the run asks.
-    pub fn new(verb: &str, updates: usize, logging_steps: usize, dev: Option<DevSet>) -> Self {
+    pub fn new(
+        verb: &str,
+        config: &TrainConfig,
+        updates: usize,
+        dev: Option<DevSet>,
+        signals: &'a Signals,
+    ) -> Self {
         let progress = Progress::new(verb, updates, "updates");
-        Self { progress, started: false, logging_steps, dev, measured: None }
-    }
-
-    /// Ends the report; the last measures go query by query into the run's folder.
-    fn store_measures(self, run: &Path) -> anyhow::Result<()> {
-        if let (Some(dev), Some(measured)) = (&self.dev, &self.measured) {
-            measured.write(&QueryMeasures::path(run, &dev.name()))?;
-        }
-        Ok(())
+        let name = dev.as_ref().map_or(String::new(), DevSet::name);
+        let measures = QueryMeasures::path(&config.output_dir, &name);
+        Self { progress, started: false, logging_steps: config.logging_steps, dev, measures, signals }
     }
 }
 
-/// The judged queries of `folder` that a run is measured on.
+/// The judged queries of `folder` that a run is measured on; tells what was odd about them.
 pub fn dev_set(
     config: &TrainConfig,
     folder: &Path,
@@ -271,7 +297,7 @@ pub fn dev_set(
     Ok(dev)
 }
 
-impl Observer for Reporter {
+impl Observer for Reporter<'_> {
     fn updated(&mut self, record: &UpdateRecord, updates: usize) {
         if !std::mem::replace(&mut self.started, true) {
             // Updates of before a resumption must not enter the rate.
@@ -279,10 +305,7 @@ impl Observer for Reporter {
         }
         self.progress.set(record.update);
         self.progress.say(format_args!("loss {:.4}{}", record.loss, resident(record)));
-        if record.update.is_multiple_of(self.logging_steps)
-            || record.update == updates
-            || !record.dev.is_empty()
-        {
+        if record.update.is_multiple_of(self.logging_steps) || record.update == updates {
             self.progress.pause(|| tracing::info!("{}", log_line(record, updates)));
         }
     }
@@ -295,7 +318,21 @@ impl Observer for Reporter {
         self.progress.pause(|| tracing::info!("saved {}", checkpoint.display()));
     }
 
-    fn evaluate(&mut self, trainer: &mut Trainer) -> Result<BTreeMap<String, f64>, String> {
+    fn failed_for_now(&mut self, error: &TrainError) {
+        self.progress.pause(|| tracing::warn!("{error}; the run goes on and tries again"));
+    }
+
+    fn records_lost(&mut self, records: usize) {
+        self.progress.pause(|| {
+            tracing::warn!("{records} records of earlier updates are damaged or missing in {METRICS_FILE}");
+        });
+    }
+
+    fn stop_requested(&mut self) -> bool {
+        self.signals.requested()
+    }
+
+    fn evaluate(&mut self, trainer: &mut Trainer, last: bool) -> Result<BTreeMap<String, f64>, String> {
         self.progress.say("evaluating");
         let Some(dev) = &self.dev else { return Ok(BTreeMap::new()) };
         let most = trainer.evaluation_limits().expect("a run with judged queries has eval_data");
@@ -306,7 +343,20 @@ impl Observer for Reporter {
                 Side::Passage => trainer.embed_passages(tokens, out),
             });
         let measured = measured.map_err(|error| error.to_string())?;
-        Ok(self.measured.insert(measured).means())
+        if last {
+            measured.write(&self.measures).map_err(|error| error.to_string())?;
+        }
+        Ok(measured.means())
+    }
+
+    fn measured(&self) -> bool {
+        let stored = QueryMeasures::read(&self.measures);
+        self.dev.as_ref().is_none_or(|dev| stored.is_ok_and(|stored| stored.is_some_and(|m| dev.answers(&m))))
+    }
+
+    fn evaluated(&mut self, update: usize, metrics: &BTreeMap<String, f64>) {
+        let metrics: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.progress.pause(|| tracing::info!("evaluated after update {update}: {}", metrics.join(", ")));
     }
 }
 
@@ -315,7 +365,7 @@ fn resident(record: &UpdateRecord) -> String {
 }
 
 fn log_line(record: &UpdateRecord, updates: usize) -> String {
-    let mut line = format!(
+    format!(
         "update {}/{updates}: loss {:.4}, current rows {:.4}, gradient norm {:.3} (passage/query {:.2}), \
          {:.0} negatives, {:.0} tokens/s{}",
         record.update,
@@ -326,18 +376,14 @@ fn log_line(record: &UpdateRecord, updates: usize) -> String {
         record.negatives_per_query,
         record.tokens_per_second,
         resident(record),
-    );
-    for (measure, value) in &record.dev {
-        line += &format!(", {measure} {value:.4}");
-    }
-    line
+    )
 }
 
 /// Says where the model is and what to type next.
-fn conclude(config: &TrainConfig, outcome: &Outcome) -> anyhow::Result<()> {
-    output::line(outcome.model.display())?;
+fn conclude(config: &TrainConfig, model: &Path) -> anyhow::Result<()> {
+    output::line(model.display())?;
     let data = if config.train.is_dir() { config.train.as_path() } else { Path::new("CORPUS") };
-    let [model, data, index] = [&outcome.model, data, &config.output_dir.join("index")].map(quoted);
+    let [model, data, index] = [model, data, &config.output_dir.join("index")].map(quoted);
     output::next(format_args!("encode --model {model} --corpus {data} --output {index}"));
     Ok(())
 }

@@ -77,7 +77,10 @@ fn a_memory_budget_chooses_the_same_settings_in_plan_and_training_and_a_resumed_
     assert_eq!((&fitted["local_batch_size"], &fitted["recompute"]), (&8.into(), &"none".into()));
 
     prepare(folder, 32);
-    succeed(folder, &format!("{TRAIN} --memory-budget 1GiB --save-steps 1 --output-dir run"));
+    succeed(
+        folder,
+        &format!("{TRAIN} --memory-budget 1GiB --save-steps 1 --save-total-limit 0 --output-dir run"),
+    );
     let stored = std::fs::read_to_string(folder.join("run/config.toml")).unwrap();
     for line in ["local_batch_size = 8", "gradient_accumulation_steps = 1", "passage_max_length = 32"] {
         assert!(stored.contains(&format!("{line}\n")), "{line}: {stored}");

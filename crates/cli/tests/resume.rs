@@ -175,7 +175,7 @@ fn a_checkpoint_cut_short_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn a_full_disk_ends_the_run_in_one_line_and_loses_nothing() {
+fn a_full_disk_is_told_and_fails_the_run_at_its_end_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     prepare(folder);
@@ -185,9 +185,14 @@ fn a_full_disk_ends_the_run_in_one_line_and_loses_nothing() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
     limited.arg(assert_cmd::cargo::cargo_bin!("contaccum"));
-    let (code, line) = resumed(folder, &mut limited, &[]);
-    assert_eq!(code, Some(1), "{line}");
-    assert!(line.starts_with("error: ") && line.contains("checkpoint-"), "{line}");
+    limited.current_dir(folder).args(["train", "--output-dir", "run", "--resume"]);
+    let output = limited.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let line = told.lines().last().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(line.starts_with("error: ") && line.contains("checkpoint-"), "{told}");
+    assert!(told.contains("the run goes on and tries again"), "{told}");
+    assert!(told.contains(&format!("update {UPDATES}/{UPDATES}")), "it did not go on to its end: {told}");
     assert_eq!(checkpoints(&folder.join("run")), before, "a checkpoint was half written");
     assert_eq!(resumed(folder, &mut contaccum(), &[]).0, Some(0));
 }

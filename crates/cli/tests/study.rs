@@ -176,6 +176,31 @@ fn a_killed_study_goes_on_with_the_run_it_was_in_and_ends_as_if_it_had_not_been_
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_study_asked_to_stop_ends_its_run_with_a_checkpoint_and_goes_on_from_it() {
+    let folder = folder_of(&[("max_steps = 3", "max_steps = 60")]);
+    let folder = folder.path();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
+    command.current_dir(folder).args(["study", "study.toml", "--output", "out"]);
+    let mut study = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    let run = folder.join("out/contaccum-8/seed-1");
+    while fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count()) < 2 {
+        assert!(study.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(300));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-TERM", &study.id().to_string()]).status().unwrap().success());
+    let output = study.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{told}");
+    assert!(told.lines().last().unwrap().contains("the same command goes on"), "{told}");
+    let update = fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count();
+    assert!(run.join(format!("checkpoint-{update:06}")).exists(), "{told}");
+    let told = String::from_utf8(contaccum(folder, "study study.toml --output out").stderr).unwrap();
+    assert!(told.contains("3/6: going on with contaccum 8, seed 1"), "{told}");
+}
+
 #[test]
 fn results_of_other_settings_are_not_reused() {
     let folder = folder_of(&[]);

@@ -17,8 +17,8 @@ pub fn create_folder(path: &Path) -> Result<()> {
 
 /// Writes a folder whole or not at all, in place of one that is there.
 ///
-/// `fill` fills a folder of another name ([`leftover`]`(path)`), which is synced and renamed; what is replaced goes
-/// only when the new one stands. Links are followed to their end.
+/// `fill` fills a folder of another name ([`leftover`]`(path)`) with files of [`write()`], which is synced and renamed;
+/// what is replaced goes only when the new one stands. Links are followed to their end.
 ///
 /// # Errors
 /// What `fill` returns, a refusal of the system, another process that writes the same folder. `path` is then as it was.
@@ -32,7 +32,7 @@ pub fn write_folder<E: From<Error>>(path: &Path, fill: impl FnOnce(&Path) -> Res
     restore(&target).map_err(&failed)?;
     let unfinished = UnfinishedFolder::create(leftover(&target), path)?;
     fill(&unfinished.path)?;
-    sync_all(&unfinished.path).and_then(|()| replace(&unfinished.path, &target)).map_err(failed)?;
+    sync_folders(&unfinished.path).and_then(|()| replace(&unfinished.path, &target)).map_err(failed)?;
     Ok(())
 }
 
@@ -222,14 +222,12 @@ fn restore(target: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes everything in a folder outlast a crash of the machine.
-fn sync_all(folder: &Path) -> io::Result<()> {
+/// Makes the names in a folder outlast a crash of the machine; the files in it are synced already.
+fn sync_folders(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            sync_all(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
+            sync_folders(&entry.path())?;
         }
     }
     sync_folder(folder)

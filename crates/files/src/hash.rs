@@ -26,7 +26,7 @@ impl FromStr for ContentHash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let digits = text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
         let number = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
         number.map(Self).ok_or_else(|| format!("{text:?} is no hash of 32 hexadecimal digits"))
     }

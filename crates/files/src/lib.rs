@@ -25,4 +25,4 @@ pub use hash::{ContentHash, ContentHasher, hash_file};
 pub use json::{parse_json, read_if_there, read_json, read_json_if_there, write_json};
 pub use lock::FolderLock;
 pub use place::leftover;
-pub use write::write;
+pub use write::{is_stdout, write};

@@ -38,6 +38,12 @@ pub fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Resu
     }
 }
 
+/// Whether `path` leads to this program's own stdout: what is written there must not be followed by anything else.
+pub fn is_stdout(path: &Path) -> bool {
+    let same = fs::metadata(path).and_then(|there| is_same(&there, &own_stdout()?));
+    same.unwrap_or(false)
+}
+
 /// What a path leads to.
 enum Target {
     /// Something that is written to as it is.
@@ -76,24 +82,47 @@ impl Target {
 
 /// This program's stdout or stderr, if that is what was found. Opened anew, a file behind it would be written from its
 /// start; replaced, whoever else writes to it would write into nothing.
-#[cfg(unix)]
 fn own_stream(there: &fs::Metadata) -> io::Result<Option<File>> {
-    use std::os::fd::AsFd;
-    use std::os::unix::fs::MetadataExt;
     io::stdout().flush()?;
-    for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
-        let stream = File::from(stream.try_clone_to_owned()?);
-        let open = stream.metadata()?;
-        if (open.dev(), open.ino()) == (there.dev(), there.ino()) {
+    for stream in [own_stdout()?, own_stderr()?] {
+        if is_same(there, &stream)? {
             return Ok(Some(stream));
         }
     }
     Ok(None)
 }
 
+#[cfg(unix)]
+fn own_stdout() -> io::Result<File> {
+    Ok(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?.into())
+}
+
+#[cfg(unix)]
+fn own_stderr() -> io::Result<File> {
+    Ok(std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned()?.into())
+}
+
+#[cfg(unix)]
+fn is_same(there: &fs::Metadata, open: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let open = open.metadata()?;
+    Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+}
+
 #[cfg(not(unix))]
-fn own_stream(_: &fs::Metadata) -> io::Result<Option<File>> {
-    Ok(None)
+fn own_stdout() -> io::Result<File> {
+    Ok(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?.into())
+}
+
+#[cfg(not(unix))]
+fn own_stderr() -> io::Result<File> {
+    Ok(std::os::windows::io::AsHandle::as_handle(&io::stderr()).try_clone_to_owned()?.into())
+}
+
+/// Without numbers of files no two names are known to be one file.
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 enum CreateError {

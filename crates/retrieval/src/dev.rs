@@ -90,6 +90,22 @@ pub enum DevError {
     /// No judged query.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    /// A split of which no query can be measured.
+    #[error(
+        "{}: no query of the split {split} can be measured: {judged} are judged there, {known} of them are in the \
+         queries, and none of these has a passage judged above 0 (give another split)",
+        .folder.display()
+    )]
+    NothingMeasured {
+        /// BEIR folder.
+        folder: PathBuf,
+        /// Split of the judgments.
+        split: String,
+        /// Queries that are judged in the split.
+        judged: usize,
+        /// Those that the queries hold.
+        known: usize,
+    },
     /// A file of measures that is not what this program writes.
     #[error("evaluation not read: {path}: {reason} (remove it and evaluate again)")]
     NotRead {
@@ -98,6 +114,35 @@ pub enum DevError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The queries of a split that are measured, with their judgments.
+struct Chosen {
+    queries: Queries,
+    qrels: Qrels,
+    chosen: Vec<QueryIndex>,
+}
+
+impl DevSource {
+    fn choose(&self) -> Result<Chosen, DevError> {
+        let queries = Queries::open_with(&self.folder, self.strictness)?;
+        let qrels = Qrels::open_split_with(&self.folder, &self.split, self.strictness)?;
+        let judged = |query: &QueryIndex| !qrels.judgments(queries.id(*query)).is_empty();
+        let relevant = |query: &QueryIndex| {
+            qrels.judgments(queries.id(*query)).iter().any(|(_, judgment)| *judgment > 0)
+        };
+        let known = (0..queries.len() as u32).map(QueryIndex).filter(judged);
+        let chosen: Vec<QueryIndex> = known.clone().take(self.max_queries.unwrap_or(usize::MAX)).collect();
+        if !chosen.iter().any(relevant) {
+            return Err(DevError::NothingMeasured {
+                folder: self.folder.clone(),
+                split: self.split.clone(),
+                judged: qrels.len(),
+                known: known.count(),
+            });
+        }
+        Ok(Chosen { queries, qrels, chosen })
+    }
 }
 
 /// A corpus and judged queries as tokens.
@@ -126,15 +171,9 @@ impl DevSet {
         settings: &ModelSettings,
         tokenizer: &TextTokenizer,
     ) -> Result<Self, DevError> {
-        let queries = Queries::open_with(&source.folder, source.strictness)?;
-        let qrels = Qrels::open_split_with(&source.folder, &source.split, source.strictness)?;
+        let Chosen { queries, qrels, chosen } = source.choose()?;
         let corpus = Corpus::open_with(&source.folder, source.strictness)?;
         let most = source.max_queries.unwrap_or(usize::MAX);
-        let chosen: Vec<QueryIndex> = (0..queries.len() as u32)
-            .map(QueryIndex)
-            .filter(|&query| !qrels.judgments(queries.id(query)).is_empty())
-            .take(most)
-            .collect();
         // A bound takes those that are there first.
         let missing = qrels.iter().map(|(query, _)| query).filter(|query| queries.index_of(query).is_none());
         let missing: Vec<String> = missing.take(most - chosen.len()).map(str::to_owned).collect();

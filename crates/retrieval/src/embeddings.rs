@@ -17,6 +17,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use contaccum_files::FolderLock;
 use npyz::WriterBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -293,6 +294,7 @@ pub(crate) struct StoreWriter {
     folder: PathBuf,
     description: StoreDescription,
     next: usize,
+    _lock: FolderLock,
 }
 
 impl StoreWriter {
@@ -302,6 +304,8 @@ impl StoreWriter {
             return Err(StoreError::Empty { folder: folder.to_owned() });
         }
         contaccum_files::create_folder(folder)?;
+        let lock = FolderLock::acquire(folder)?;
+        contaccum_files::sweep(folder)?;
         match Manifest::read(folder)? {
             Some(manifest) => {
                 if let Some((field, begun, now)) = manifest.description.difference(description) {
@@ -318,7 +322,7 @@ impl StoreWriter {
             folder.join(embeddings_name(shard)).exists() && folder.join(ids_name(shard)).exists()
         };
         let next = (0..description.shards()).take_while(complete).count();
-        Ok(Self { folder: folder.to_owned(), description: description.clone(), next })
+        Ok(Self { folder: folder.to_owned(), description: description.clone(), next, _lock: lock })
     }
 
     /// The first shard that is still to be written.

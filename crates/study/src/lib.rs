@@ -17,4 +17,4 @@ mod table;
 pub use error::StudyError;
 pub use recipe::{Cell, Group, Recipe};
 pub use results::Results;
-pub use study::{Event, Failure, Options, Outcome, Study};
+pub use study::{Event, Failure, Options, Outcome, Stop, Study};

@@ -1,26 +1,33 @@
 //! One run of a study: a cell with a seed, or the start of a seed; and what its folder holds of it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use contaccum_encoder::{Encoder, Layout, ModelFolder};
 use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, QueryMeasures};
 use contaccum_training::{
     CONFIG_FILE, MODEL_FOLDER, PASSAGE_ENCODER, QUERY_ENCODER, TrainConfig, has_checkpoint,
-    remove_checkpoints,
+    remove_checkpoints, write_settings,
 };
 use toml::Table;
 
-use crate::StudyError;
+use crate::{Stop, StudyError};
 
 /// What the program said while it trained, inside the run's folder.
 const LOG_FILE: &str = "train.log";
 
 /// Settings that may change between a run and its recipe: they decide no result.
-const FREE: [&str; 4] = ["output_dir", "save_steps", "save_total_limit", "logging_steps"];
+const FREE: [&str; 5] = ["output_dir", "save_steps", "save_minutes", "save_total_limit", "logging_steps"];
+
+/// How often a process is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Exit code of a program that was told something that makes no sense.
+const BAD_USAGE: i32 = 2;
 
 /// A run to be trained and measured.
 #[derive(Clone, Debug)]
@@ -29,6 +36,31 @@ pub(crate) struct StudyRun {
     pub name: String,
     /// Its settings, seed, model and output folder included.
     pub config: TrainConfig,
+}
+
+/// How training in a process of its own ended.
+pub(crate) enum Training {
+    /// With a trained model.
+    Done,
+    /// As the caller was asked to stop, with what is needed to go on.
+    Stopped,
+    /// Otherwise; the last line that it said, and whether a setting was to blame.
+    Failed { reason: String, bad_usage: bool },
+}
+
+/// Waits for the end of `child`, which is asked to stop when the caller is.
+fn wait(child: &mut Child, stop: &dyn Stop) -> io::Result<ExitStatus> {
+    let mut asked = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if stop.requested() && !asked {
+            stop.pass_on(child);
+            asked = true;
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// How far a run has come.
@@ -104,37 +136,40 @@ impl StudyRun {
 
     /// Trains as a process of its own, from the beginning or from the newest checkpoint. `program` is `contaccum`;
     /// `lock` stays held for as long as the process lives, whatever becomes of the caller.
-    ///
-    /// Returns the last line that a failed process said.
     pub fn train(
         &self,
         program: &Path,
         resume: bool,
         lock: &FolderLock,
-    ) -> Result<Result<(), String>, StudyError> {
+        stop: &dyn Stop,
+    ) -> Result<Training, StudyError> {
         let folder = self.folder();
         contaccum_files::create_folder(folder)?;
-        let recipe = folder.join(CONFIG_FILE);
         let log = folder.join(LOG_FILE);
         let mut command = Command::new(program);
         command.arg("train");
         if resume {
             command.arg("--resume").arg("--output-dir").arg(folder);
         } else {
-            let text = self.config.to_toml();
-            contaccum_files::write(&recipe, |file| file.write_all(text.as_bytes()))?;
-            command.arg("--recipe").arg(&recipe);
+            write_settings(folder, &self.config)?;
+            // What there is of the run is not what the study needs: it would have been used.
+            command.arg("--recipe").arg(folder.join(CONFIG_FILE)).arg("--overwrite");
         }
         let said = File::create(&log).map_err(StudyError::io("making the log", &log))?;
         let held = lock.share().map_err(StudyError::io("sharing the lock", folder))?;
         command.stdin(held).stdout(Stdio::null()).stderr(said);
-        let status = command.status().map_err(StudyError::io("starting the program", program))?;
+        let mut child = command.spawn().map_err(StudyError::io("starting the program", program))?;
+        let status = wait(&mut child, stop).map_err(StudyError::io("waiting for the program", program))?;
         if status.success() {
-            return Ok(Ok(()));
+            return Ok(Training::Done);
+        }
+        if stop.requested() {
+            return Ok(Training::Stopped);
         }
         let said = fs::read_to_string(&log).map_err(StudyError::io("reading the log", &log))?;
         let last = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
-        Ok(Err(last.map_or_else(|| format!("the process ended with {status}"), str::to_owned)))
+        let reason = last.map_or_else(|| format!("the process ended with {status}"), str::to_owned);
+        Ok(Training::Failed { reason, bad_usage: status.code() == Some(BAD_USAGE) })
     }
 
     /// Measures the trained model on what it is not measured on yet, and stores it query by query.

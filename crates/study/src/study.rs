@@ -9,6 +9,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use contaccum_data::TrainingSet;
@@ -18,7 +19,7 @@ use contaccum_training::{TrainConfig, TrainError};
 
 use crate::grid::folder_name;
 use crate::recipe::{EvaluationData, Recipe};
-use crate::run::{Progress, StudyRun};
+use crate::run::{Progress, StudyRun, Training};
 use crate::start::{start_run, text_settings, write_random_model};
 use crate::{Results, StudyError};
 
@@ -39,6 +40,15 @@ pub struct Options {
     pub program: PathBuf,
     /// After so long no run is started any more.
     pub time: Option<Duration>,
+}
+
+/// How a study is asked to stop.
+pub trait Stop {
+    /// Whether it is to stop where nothing is lost.
+    fn requested(&self) -> bool;
+
+    /// Asks a process that the study started to stop where nothing is lost.
+    fn pass_on(&self, child: &Child);
 }
 
 /// What a study tells its caller while it goes.
@@ -77,6 +87,9 @@ pub struct Failure {
     pub run: String,
     /// One line.
     pub reason: String,
+    /// Whether a setting was to blame.
+    #[serde(skip)]
+    pub bad_usage: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -92,8 +105,10 @@ pub struct Outcome {
     pub results: Results,
     /// Runs that failed.
     pub failures: Vec<Failure>,
-    /// Runs that were not started for want of time.
+    /// Runs that were not started for want of time, or as the study was asked to stop.
     pub left: usize,
+    /// It was asked to stop.
+    pub stopped: bool,
 }
 
 impl Study {
@@ -152,7 +167,12 @@ impl Study {
     ///
     /// # Errors
     /// A run of other settings in the folder, a file that cannot be read or written. A run that fails is no error.
-    pub fn run(&self, options: &Options, tell: &mut dyn FnMut(Event)) -> Result<Outcome, StudyError> {
+    pub fn run(
+        &self,
+        options: &Options,
+        stop: &dyn Stop,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<Outcome, StudyError> {
         let begun = Instant::now();
         let runs = self.runs();
         for (run, _) in &runs {
@@ -165,26 +185,28 @@ impl Study {
                 run.tidy(*keep)?;
                 continue;
             }
-            if options.time.is_some_and(|time| begun.elapsed() >= time) {
+            if stop.requested() || options.time.is_some_and(|time| begun.elapsed() >= time) {
                 left += 1;
                 continue;
             }
             let started = Instant::now();
             let number = (index + 1, runs.len());
-            match self.train_and_measure(run, progress, number, &options.program, tell)? {
-                Ok(()) => {
+            match self.train_and_measure(run, progress, number, options, stop, tell)? {
+                Training::Done => {
                     run.tidy(*keep)?;
                     let measures = self.means(run)?;
                     tell(Event::Done { run: &run.name, time: started.elapsed(), measures });
                 }
-                Err(reason) => {
-                    let failure = Failure { run: run.name.clone(), reason };
+                Training::Stopped => left += 1,
+                Training::Failed { reason, bad_usage } => {
+                    let failure = Failure { run: run.name.clone(), reason, bad_usage };
                     tell(Event::Failed(&failure));
                     failures.push(failure);
                 }
             }
         }
-        Ok(Outcome { results: Results::collect(self, &failures)?, failures, left })
+        let stopped = left > 0 && stop.requested();
+        Ok(Outcome { results: Results::collect(self, &failures)?, failures, left, stopped })
     }
 
     /// Folders of the first seed's runs of the first table, as far as they are done: what a report overlays.
@@ -212,27 +234,32 @@ impl Study {
         self.recipe.seeds.iter().flat_map(of_seed).collect()
     }
 
-    /// Does what is left of a run; the inner error is why it failed, in one line.
+    /// Does what is left of a run.
     fn train_and_measure(
         &self,
         run: &StudyRun,
         progress: Progress,
         (number, of): (usize, usize),
-        program: &Path,
+        options: &Options,
+        stop: &dyn Stop,
         tell: &mut dyn FnMut(Event),
-    ) -> Result<Result<(), String>, StudyError> {
+    ) -> Result<Training, StudyError> {
         match progress {
-            Progress::Done => return Ok(Ok(())),
+            Progress::Done => return Ok(Training::Done),
             Progress::Trained => {}
             Progress::New | Progress::Interrupted => {
                 let resumed = progress == Progress::Interrupted;
                 tell(Event::Training { run: &run.name, number, of, resumed });
-                if let Err(reason) = run.train(program, resumed, &self.lock)? {
-                    return Ok(Err(reason));
+                match run.train(&options.program, resumed, &self.lock, stop)? {
+                    Training::Done => {}
+                    ended @ (Training::Stopped | Training::Failed { .. }) => return Ok(ended),
                 }
             }
         }
-        Ok(run.measure(&self.sets).map_err(|error| error.to_string()))
+        Ok(match run.measure(&self.sets) {
+            Ok(()) => Training::Done,
+            Err(error) => Training::Failed { reason: error.to_string(), bad_usage: false },
+        })
     }
 
     fn means(&self, run: &StudyRun) -> Result<Vec<(String, f64)>, StudyError> {

@@ -6,31 +6,31 @@
 //! model/              the encoders as an exported folder (weights, tokenizer, settings)
 //! state.safetensors   AdamW moments, banks with their query and passage ids and cached sums
 //! state.json          update reached, settings and data it belongs to
+//! contents.json       hash of each of these files
 //! ```
 //!
 //! Data position, schedule and random streams are functions of the update's number and the configuration.
 //!
 //! Promised in a crash at any instant: a folder of that name is complete and synced, an incomplete one has another
-//! name (`.checkpoint-NNNNNN.partial`) and is removed by the next save; older checkpoints go only afterwards.
+//! name and is removed by the next run; older checkpoints go only afterwards. Nothing but what was written is read
+//! back: contents are held against their hashes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{NoUninit, Pod};
 use contaccum_encoder::{Encoder, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder};
+use contaccum_files::{copy_folder, create_folder, read_json, remove_folder, write_folder, write_json};
 use contaccum_objective::ObjectiveState;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::contents::{self, CONTENTS};
 use crate::tower::{Tower, Towers};
 use crate::warmup::WarmupGate;
 use crate::{TrainConfig, TrainError, Trainer};
-
-/// The resolved configuration of a run, inside its output folder: a recipe.
-pub const CONFIG_FILE: &str = "config.toml";
 
 const PREFIX: &str = "checkpoint-";
 const MODEL: &str = "model";
@@ -42,13 +42,14 @@ pub const QUERY_ENCODER: &str = "query_encoder";
 pub const PASSAGE_ENCODER: &str = "passage_encoder";
 
 /// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-pub(crate) const FREE_SETTINGS: [&str; 14] = [
+pub(crate) const FREE_SETTINGS: [&str; 15] = [
     "output_dir",
     "model",
     "train",
     "threads",
     "recompute",
     "save_steps",
+    "save_minutes",
     "save_total_limit",
     "logging_steps",
     "eval_steps",
@@ -87,44 +88,45 @@ struct State {
     config: toml::Table,
 }
 
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> TrainError + 'a {
-    move |source| TrainError::Checkpoint {
-        action,
-        path: path.into(),
-        reason: format!(
-            "{source} (check the folder's permissions and free space; older checkpoints are intact)"
-        ),
-    }
-}
-
 fn broken(path: &Path, reason: impl std::fmt::Display) -> TrainError {
-    let reason = format!("{reason} (resume from an older checkpoint: remove this one)");
+    let reason = format!("{reason} (remove this checkpoint: the one before it is then gone on from)");
     TrainError::Checkpoint { action: "read", path: path.into(), reason }
-}
-
-/// Creates the output folder and stores the resolved configuration in it.
-pub(crate) fn create_folder(folder: &Path, config: &TrainConfig) -> Result<(), TrainError> {
-    fs::create_dir_all(folder).map_err(failed("written", folder))?;
-    contaccum_files::write(&folder.join(CONFIG_FILE), |file| {
-        io::Write::write_all(file, config.to_toml().as_bytes())
-    })?;
-    Ok(())
 }
 
 /// The checkpoints in `folder`, oldest first.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed("read", folder))?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed("read", folder))?.path();
+    for path in entries(folder)? {
         let number = path.file_name().and_then(|n| n.to_str()?.strip_prefix(PREFIX)?.parse::<usize>().ok());
-        found.extend(number.map(|number| (number, path)));
+        found.extend(number.filter(|&number| path == folder.join(name(number))).map(|number| (number, path)));
     }
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let failed = contaccum_files::Error::io("reading", folder);
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            let paths = entries.map_err(&failed)?.map(|entry| entry.map(|entry| entry.path()));
+            Ok(paths.collect::<io::Result<_>>().map_err(failed)?)
+        }
+    }
+}
+
+fn name(update: usize) -> String {
+    format!("{PREFIX}{update:06}")
+}
+
+/// The checkpoint of an update in a run's output folder, whether it is there or not.
+pub(crate) fn path(folder: &Path, update: usize) -> PathBuf {
+    folder.join(name(update))
+}
+
+/// The newest checkpoint in `folder`.
+pub(crate) fn newest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+    Ok(list(folder)?.pop())
 }
 
 /// Whether a run in `folder` can go on: whether it has a complete checkpoint.
@@ -132,19 +134,15 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
 /// # Errors
 /// When the folder cannot be read.
 pub fn has_checkpoint(folder: &Path) -> Result<bool, TrainError> {
-    Ok(!list(folder)?.is_empty())
+    Ok(newest(folder)?.is_some())
 }
 
-/// The newest checkpoint to resume from; `None` for a fresh run. With `resume` there must be one, without none.
-pub(crate) fn find(folder: &Path, resume: bool) -> Result<Option<PathBuf>, TrainError> {
-    match (list(folder)?.pop(), resume) {
-        (None, false) => Ok(None),
-        (None, true) => Err(TrainError::NoCheckpoint { path: folder.into() }),
-        (Some(newest), true) => Ok(Some(newest)),
-        (Some(newest), false) => Err(TrainError::RunExists {
-            path: folder.into(),
-            checkpoint: newest.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        }),
+/// Refuses folders named like checkpoints that this program did not write: they would be taken for its own.
+pub(crate) fn check_ours(folder: &Path) -> Result<(), TrainError> {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(PREFIX));
+    match entries(folder)?.into_iter().filter(named).find(|path| !path.join(CONTENTS).is_file()) {
+        Some(path) => Err(TrainError::Foreign { path }),
+        None => Ok(()),
     }
 }
 
@@ -153,32 +151,26 @@ pub(crate) fn find(folder: &Path, resume: bool) -> Result<Option<PathBuf>, Train
 /// # Errors
 /// When one cannot be removed.
 pub fn remove_checkpoints(folder: &Path) -> Result<(), TrainError> {
-    list(folder)?.iter().try_for_each(|path| fs::remove_dir_all(path).map_err(failed("removed", path)))
+    keep(folder, 0)
 }
 
-/// Writes a checkpoint of `trainer` into `folder`, whole or not at all, then removes those beyond the limit.
+/// Removes the oldest checkpoints of the run in `folder` beyond so many.
+pub(crate) fn keep(folder: &Path, most: usize) -> Result<(), TrainError> {
+    let mut checkpoints = list(folder)?;
+    checkpoints.retain(|path| path.join(CONTENTS).is_file());
+    let surplus = checkpoints.len().saturating_sub(most);
+    Ok(checkpoints[..surplus].iter().try_for_each(|path| remove_folder(path))?)
+}
+
+/// Writes a checkpoint of `trainer` into `folder`, whole or not at all.
 pub(crate) fn save(
     folder: &Path,
     identity: &RunIdentity,
     trainer: &Trainer,
     files: &ModelFiles,
 ) -> Result<PathBuf, TrainError> {
-    let name = format!("{PREFIX}{:06}", trainer.updates_done());
-    let path = folder.join(&name);
-    let partial = folder.join(format!(".{name}.partial"));
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(failed("written", &partial))?;
-    }
-    fs::create_dir_all(&partial).map_err(failed("written", &partial))?;
-    let written = write(&partial, identity, trainer, files)
-        .and_then(|()| sync_folder(&partial).map_err(failed("written", &partial)))
-        .and_then(|()| fs::rename(&partial, &path).map_err(failed("written", &path)))
-        .and_then(|()| sync_folder(folder).map_err(failed("written", folder)));
-    if let Err(error) = written {
-        let _ = fs::remove_dir_all(&partial);
-        return Err(error);
-    }
-    prune(folder, identity.config.save_total_limit)?;
+    let path = path(folder, trainer.updates_done());
+    write_folder(&path, |unfinished| write(unfinished, identity, trainer, files))?;
     Ok(path)
 }
 
@@ -191,10 +183,7 @@ fn write(
     save_model(&folder.join(MODEL), trainer, files)?;
     let banks = trainer.objective.state();
     let warmup = trainer.warmup.to_values();
-    let tensors = folder.join(TENSORS);
-    safetensors::serialize_to_file(all_tensors(&trainer.towers, &banks, &warmup), None, &tensors)
-        .map_err(|e| failed("written", &tensors)(io::Error::other(e)))?;
-    File::open(&tensors).and_then(|file| file.sync_all()).map_err(failed("written", &tensors))?;
+    write_tensors(&folder.join(TENSORS), all_tensors(&trainer.towers, &banks, &warmup))?;
     let state = State {
         update: trainer.updates_done(),
         updates: identity.updates,
@@ -204,37 +193,12 @@ fn write(
         objective_entered: banks.entered,
         config: table(&identity.config),
     };
-    let text = serde_json::to_vec_pretty(&state).expect("plain values are JSON");
-    contaccum_files::write(&folder.join(STATE), |file| io::Write::write_all(file, &text))?;
-    Ok(())
+    write_json(&folder.join(STATE), &state)?;
+    contents::seal(folder)
 }
 
 fn table(config: &TrainConfig) -> toml::Table {
     config.to_toml().parse().expect("the configuration's own TOML")
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Removes the oldest checkpoints beyond `limit` (0: none), and what interrupted saves left.
-fn prune(folder: &Path, limit: usize) -> Result<(), TrainError> {
-    let mut checkpoints = list(folder)?;
-    let surplus = if limit == 0 { 0 } else { checkpoints.len().saturating_sub(limit) };
-    for path in checkpoints.drain(..surplus) {
-        // Renamed first: a folder under a checkpoint's name is always complete.
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = folder.join(format!(".{name}.partial"));
-        fs::rename(&path, &partial).map_err(failed("removed", &path))?;
-    }
-    for entry in fs::read_dir(folder).map_err(failed("read", folder))? {
-        let path = entry.map_err(failed("read", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(&format!(".{PREFIX}")) && name.ends_with(".partial") {
-            fs::remove_dir_all(&path).map_err(failed("removed", &path))?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes the trainer's encoders: one model folder when tied, else `query_encoder/` and `passage_encoder/`.
@@ -250,7 +214,7 @@ pub(crate) fn save_model(path: &Path, trainer: &Trainer, files: &ModelFiles) -> 
             export(path, trainer.query_encoder(), config.query_max_length.max(config.passage_max_length))?
         }
         Some(passage) => {
-            fs::create_dir_all(path).map_err(failed("written", path))?;
+            create_folder(path)?;
             export(&path.join(QUERY_ENCODER), trainer.query_encoder(), config.query_max_length)?;
             export(&path.join(PASSAGE_ENCODER), &passage.encoder, config.passage_max_length)?;
         }
@@ -261,13 +225,12 @@ pub(crate) fn save_model(path: &Path, trainer: &Trainer, files: &ModelFiles) -> 
 /// Copies the model of a checkpoint (or of the newest one in a run's output folder) to a folder of its own.
 ///
 /// # Errors
-/// No checkpoint there, a target that exists, or files that cannot be copied; the target is then not created.
+/// No checkpoint there, one whose files are not what was written, a target that exists, or files that cannot be
+/// copied; the target is then not created.
 pub fn export_checkpoint(checkpoint: &Path, output: &Path) -> Result<(), TrainError> {
     let checkpoint = match checkpoint.join(MODEL).is_dir() && checkpoint.join(STATE).is_file() {
         true => checkpoint.to_owned(),
-        false => {
-            list(checkpoint)?.pop().ok_or_else(|| TrainError::NoCheckpoint { path: checkpoint.into() })?
-        }
+        false => newest(checkpoint)?.ok_or_else(|| TrainError::NoCheckpoint { path: checkpoint.into() })?,
     };
     if output.exists() {
         return Err(TrainError::Checkpoint {
@@ -276,43 +239,17 @@ pub fn export_checkpoint(checkpoint: &Path, output: &Path) -> Result<(), TrainEr
             reason: "the target exists already (remove it, or give another folder)".into(),
         });
     }
-    let parent = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    fs::create_dir_all(parent).map_err(failed("exported", parent))?;
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let partial = parent.join(format!(".{name}.partial"));
-    let copied = copy_folder(&checkpoint.join(MODEL), &partial).and_then(|()| fs::rename(&partial, output));
-    copied.and_then(|()| sync_folder(parent)).map_err(|error| {
-        let _ = fs::remove_dir_all(&partial);
-        failed("exported", output)(error)
-    })
-}
-
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-            File::open(&target)?.sync_all()?;
-        }
-    }
-    sync_folder(to)
+    contents::verify(&checkpoint)?;
+    write_folder(output, |unfinished| Ok(copy_folder(&checkpoint.join(MODEL), unfinished)?))
 }
 
 /// Puts `trainer` where the checkpoint was written.
 pub(crate) fn restore(path: &Path, identity: &RunIdentity, trainer: &mut Trainer) -> Result<(), TrainError> {
-    let state_path = path.join(STATE);
-    let text = fs::read(&state_path).map_err(|e| broken(&state_path, e))?;
-    let state: State = serde_json::from_slice(&text).map_err(|e| broken(&state_path, e))?;
+    contents::verify(path)?;
+    let state: State = read_json(&path.join(STATE))?;
+    if !path.ends_with(name(state.update)) {
+        return Err(broken(path, format!("it is of update {}", state.update)));
+    }
     same_run(path, &state, identity, trainer)?;
 
     let model = path.join(MODEL);
@@ -363,32 +300,34 @@ fn same_run(path: &Path, state: &State, identity: &RunIdentity, trainer: &Traine
 /// One-dimensional values as a tensor to be written, without a copy on the way.
 struct Values<'a> {
     dtype: Dtype,
-    shape: [usize; 1],
+    length: usize,
     bytes: &'a [u8],
 }
 
 impl<'a> Values<'a> {
     fn new<T: NoUninit>(dtype: Dtype, values: &'a [T]) -> Self {
-        Self { dtype, shape: [values.len()], bytes: bytemuck::cast_slice(values) }
+        Self { dtype, length: values.len(), bytes: bytemuck::cast_slice(values) }
     }
 }
 
-impl View for Values<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
+/// Writes a safetensors file, the widest types first, so that all values are aligned in a mapped file.
+fn write_tensors(path: &Path, mut tensors: Vec<(String, Values)>) -> Result<(), TrainError> {
+    tensors.sort_by(|(a, x), (b, y)| y.dtype.bitsize().cmp(&x.dtype.bitsize()).then(a.cmp(b)));
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, Values { dtype, length, bytes })| {
+        let data_offsets = (end, end + bytes.len());
+        end = data_offsets.1;
+        (name.clone(), TensorInfo { dtype: *dtype, shape: vec![*length], data_offsets })
+    });
+    let metadata = Metadata::new(None, infos.collect()).expect("tensors lie back to back");
+    contaccum_files::write(path, |file| {
+        let mut header = serde_json::to_vec(&metadata)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, values)| file.write_all(values.bytes))
+    })?;
+    Ok(())
 }
 
 /// Every tensor of `state.safetensors`, by name.
@@ -432,16 +371,24 @@ struct TensorFile {
 }
 
 impl TensorFile {
+    /// Reads the header. What it declares is held against the file's length, so that no size asks for more memory than
+    /// there are bytes.
     fn open(path: &Path) -> Result<Self, TrainError> {
-        let mut file = File::open(path).map_err(|e| broken(path, e))?;
+        let failed = contaccum_files::Error::io("reading", path);
+        let mut file = File::open(path).map_err(&failed)?;
+        let file_bytes = file.metadata().map_err(&failed)?.len();
         let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|e| broken(path, e))?;
-        let length = u64::from_le_bytes(length);
+        file.read_exact(&mut length).map_err(&failed)?;
+        let data_start = u64::from_le_bytes(length).saturating_add(8);
         let mut header = Vec::new();
-        file.by_ref().take(length).read_to_end(&mut header).map_err(|e| broken(path, e))?;
+        (&file).take(data_start - 8).read_to_end(&mut header).map_err(failed)?;
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| broken(path, e))?;
+        let declared = data_start.saturating_add(metadata.data_len() as u64);
+        if declared != file_bytes {
+            return Err(broken(path, format!("it holds {file_bytes} bytes, its header says {declared}")));
+        }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.into(), file, data_start: 8 + length, tensors })
+        Ok(Self { path: path.into(), file, data_start, tensors })
     }
 
     /// Fills `values` with the tensor `name`.
@@ -454,7 +401,7 @@ impl TensorFile {
         }
         let read = self.file.seek(SeekFrom::Start(self.data_start + start as u64));
         read.and_then(|_| self.file.read_exact(bytemuck::cast_slice_mut(values)))
-            .map_err(|e| broken(&self.path, e))
+            .map_err(|error| contaccum_files::Error::io("reading", &self.path)(error).into())
     }
 
     fn read<T: Pod>(&mut self, name: &str) -> Result<Vec<T>, TrainError> {

@@ -166,7 +166,9 @@ pub struct TrainConfig {
     pub threads: usize,
     /// Updates between checkpoints; 0 = only at the end; default 500.
     pub save_steps: usize,
-    /// Checkpoints kept, the oldest deleted first; 0 = all; default 2.
+    /// Minutes between checkpoints, beside those of `save_steps`; 0 = none by time; default 10.
+    pub save_minutes: f64,
+    /// Checkpoints kept while the run goes on, the oldest deleted first, and one when it is finished; 0 = all; default 2.
     pub save_total_limit: usize,
     /// Updates between lines of the log; every update is recorded all the same; default 10.
     pub logging_steps: usize,
@@ -241,6 +243,7 @@ impl Default for TrainConfig {
             seed: 42,
             threads: 0,
             save_steps: 500,
+            save_minutes: 10.0,
             save_total_limit: 2,
             logging_steps: 10,
             eval_steps: 0,
@@ -432,6 +435,14 @@ pub enum ConfigError {
     },
 }
 
+fn check_path(key: &'static str, path: &Path) -> Result<(), ConfigError> {
+    if path.as_os_str().is_empty() {
+        let flag = key.replace('_', "-");
+        return setting(key, format!("missing (give a path with --{flag} or in the recipe)"));
+    }
+    Ok(())
+}
+
 pub(crate) fn setting<T>(key: &'static str, reason: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Setting { key, reason: reason.into() })
 }
@@ -445,6 +456,16 @@ impl TrainConfig {
     /// An unreadable recipe, an unknown key or wrong value (with its line), and all of [`Self::validate`].
     pub fn load(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
         Self::layered(Self::read(recipe)?, flags)
+    }
+
+    /// As [`Self::load`], for a run that is only to be told of: the output folder need not be given.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for it.
+    pub fn load_for_dry_run(recipe: Option<&Path>, flags: toml::Table) -> Result<Self, ConfigError> {
+        let config = Self::overlaid(Self::read(recipe)?, flags)?;
+        config.validate_for_dry_run()?;
+        Ok(config)
     }
 
     /// As [`Self::load`], for a plan: data and output folder need not be given.
@@ -658,9 +679,22 @@ impl TrainConfig {
     /// # Errors
     /// The first setting that makes no sense, in one line with its remedy.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_for_dry_run()?;
+        self.check_output_dir()
+    }
+
+    /// As [`Self::validate`], but the output folder need not be given.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn validate_for_dry_run(&self) -> Result<(), ConfigError> {
         self.check_model()?;
-        self.check_paths()?;
+        check_path("train", &self.train)?;
         self.check_values()
+    }
+
+    pub(crate) fn check_output_dir(&self) -> Result<(), ConfigError> {
+        check_path("output_dir", &self.output_dir)
     }
 
     fn check_values(&self) -> Result<(), ConfigError> {
@@ -673,16 +707,6 @@ impl TrainConfig {
     fn check_model(&self) -> Result<(), ConfigError> {
         if self.model.is_empty() {
             return setting("model", "missing (give a folder or a hub name with --model or in the recipe)");
-        }
-        Ok(())
-    }
-
-    fn check_paths(&self) -> Result<(), ConfigError> {
-        for (key, path) in [("train", &self.train), ("output_dir", &self.output_dir)] {
-            if path.as_os_str().is_empty() {
-                let flag = key.replace('_', "-");
-                return setting(key, format!("missing (give a path with --{flag} or in the recipe)"));
-            }
         }
         Ok(())
     }
@@ -749,6 +773,7 @@ impl TrainConfig {
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
+            ("save_minutes", self.save_minutes),
         ];
         for (key, value) in at_least_zero {
             if !(value >= 0.0 && is_number(value)) {

@@ -75,15 +75,23 @@ pub enum TrainError {
         /// The output folder.
         path: PathBuf,
     },
-    /// The output folder holds a run, and resuming was not asked for.
-    #[error(
-        "output folder in use: {path} holds {checkpoint} (give --resume to go on, or another output_dir)"
-    )]
+    /// The output folder holds a run, and neither going on with it nor replacing it was asked for.
+    #[error("output folder in use: {path} holds {what} ({remedy}, or another output_dir)")]
     RunExists {
         /// The output folder.
         path: PathBuf,
-        /// Its newest checkpoint.
-        checkpoint: String,
+        /// What it holds of the run.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The output folder holds something under a name that a run would write, and no run wrote it.
+    #[error(
+        "output folder not of a run: {path} was not written by contaccum (move it, or give another output_dir)"
+    )]
+    Foreign {
+        /// The file or folder in the way.
+        path: PathBuf,
     },
     /// The checkpoint was written under another setting.
     #[error("checkpoint of another run: {path}: {key} was {stored}, is {given} (resume with the same {key})")]
@@ -113,7 +121,16 @@ pub enum TrainError {
         /// Memory of the machine, or the limit of the control group.
         total_bytes: u64,
     },
-    /// A hook of the caller failed.
+    /// An evaluation failed; what was trained is saved.
     #[error("{0}")]
-    Hook(String),
+    Evaluation(String),
+    /// The system does not give the memory that is planned.
+    #[error(
+        "out of memory: the run needs {} MiB more than the program has (lower local_batch_size, or set memory_budget)",
+        bytes >> 20
+    )]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
 }

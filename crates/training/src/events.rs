@@ -6,11 +6,13 @@
 //! it is eighty lines, and a resumed run has to mark where it starts again.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::{Message, Oneof};
+
+use crate::append::AppendFile;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
@@ -59,14 +61,14 @@ const SESSION_START: i32 = 1;
 
 /// One event file, open for appending.
 #[derive(Debug)]
-pub(crate) struct EventFile(File);
+pub(crate) struct EventFile(AppendFile);
 
 impl EventFile {
     /// Starts a new file in `folder` whose events follow update `last_update`, and says where.
     pub(crate) fn create(folder: &Path, last_update: usize) -> io::Result<(Self, PathBuf)> {
         let now = SystemTime::now();
         let (file, path) = create_after_all_others(folder, seconds(now) as u64)?;
-        let mut events = Self(file);
+        let mut events = Self(AppendFile::new(file, 0));
         events.write(&event(now, 0, What::FileVersion("brain.Event:2".into())))?;
         let start = What::SessionLog(SessionLog { status: SESSION_START });
         events.write(&event(now, last_update + 1, start))?;
@@ -87,8 +89,8 @@ impl EventFile {
         self.write(&event(time, step, What::Summary(Summary { value })))
     }
 
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
     }
 
     fn write(&mut self, event: &Event) -> io::Result<()> {
@@ -99,7 +101,7 @@ impl EventFile {
         record.extend_from_slice(&masked_crc(&length).to_le_bytes());
         record.extend_from_slice(&data);
         record.extend_from_slice(&masked_crc(&data).to_le_bytes());
-        self.0.write_all(&record)
+        self.0.append(&record)
     }
 }
 

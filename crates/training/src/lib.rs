@@ -5,23 +5,27 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod append;
 mod bank_watch;
 mod bounds;
 mod budget;
 mod checkpoint;
 mod config;
+mod contents;
 mod error;
 mod events;
 mod lengths;
 mod loader;
 mod machine;
 mod memory;
+mod output;
 mod probe;
 mod record;
 mod resident;
 mod run;
 mod sample;
 mod schedule;
+mod session;
 mod tower;
 mod trainer;
 mod warmup;
@@ -29,9 +33,7 @@ mod warmup;
 pub use bank_watch::BankWarning;
 pub use bounds::MOST_THREADS;
 pub use budget::{Largest, MemoryBudget};
-pub use checkpoint::{
-    CONFIG_FILE, PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints,
-};
+pub use checkpoint::{PASSAGE_ENCODER, QUERY_ENCODER, export_checkpoint, has_checkpoint, remove_checkpoints};
 pub use config::{
     BankDrift, BankDtype, ConfigError, Enqueue, Method, MethodPoint, RowScale, Rows, TrainConfig,
 };
@@ -40,9 +42,10 @@ pub use error::TrainError;
 pub use lengths::LongestTexts;
 pub use machine::{MachineMemory, machine_memory};
 pub use memory::{HEAP_BYTES, MemoryPlan, PROGRAM_BYTES};
+pub use output::{Begin, CONFIG_FILE, MODEL_FOLDER, check_output, write_settings};
 pub use record::{METRICS_FILE, RecordError, RunRecorder, UpdateRecord};
 pub use resident::{ResidentMemory, resident_memory};
-pub use run::{EvaluationNeeds, MODEL_FOLDER, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
+pub use run::{EvaluationNeeds, Observer, Outcome, Run, RunSummary, StartModel, run_settings};
 pub use sample::TokenizedSample;
 pub use schedule::Scheduler;
 pub use tower::GradientNorms;

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::append::AppendFile;
 use crate::events::EventFile;
 
 /// The records of a run, inside its output folder: one JSON object a line, one line an update.
@@ -104,52 +105,101 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Record
 /// Writes the records of a run into its folder: `metrics.jsonl` and `tensorboard/`.
 #[derive(Debug)]
 pub struct RunRecorder {
-    metrics: File,
+    metrics: AppendFile,
     metrics_path: PathBuf,
+    /// The last line, of which update it is and whether an evaluation is in it.
+    last: Line,
+    lost: usize,
     events: EventFile,
     events_path: PathBuf,
 }
 
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Default)]
+struct Line {
+    text: String,
+    update: usize,
+    evaluated: bool,
+}
+
 impl RunRecorder {
     /// Opens the records of the run in `folder` to go on after update `resumed_update` (0: from the start);
-    /// later records, of updates that are about to be done again, are dropped.
+    /// later records, of updates that are about to be done again, are dropped, and so are damaged ones.
     ///
     /// # Errors
     /// When the folder cannot be read or written.
     pub fn open(folder: &Path, resumed_update: usize) -> Result<Self, RecordError> {
         let metrics_path = folder.join(METRICS_FILE);
         let events_folder = folder.join(EVENTS_FOLDER);
-        std::fs::create_dir_all(&events_folder).map_err(failed("created", &events_folder))?;
-        let kept = kept_lines(&metrics_path, resumed_update).map_err(failed("read", &metrics_path))?;
-        contaccum_files::write(&metrics_path, |file| file.write_all(kept.as_bytes()))?;
-        let metrics =
-            File::options().append(true).open(&metrics_path).map_err(failed("opened", &metrics_path))?;
+        contaccum_files::create_folder(&events_folder)?;
+        let Kept { text, records, last } =
+            kept_lines(&metrics_path, resumed_update).map_err(failed("read", &metrics_path))?;
+        contaccum_files::write(&metrics_path, |file| file.write_all(text.as_bytes()))?;
+        let metrics = File::options().write(true).open(&metrics_path);
+        let metrics = AppendFile::new(metrics.map_err(failed("opened", &metrics_path))?, text.len() as u64);
         let (events, events_path) =
             EventFile::create(&events_folder, resumed_update).map_err(failed("created", &events_folder))?;
-        Ok(Self { metrics, metrics_path, events, events_path })
+        let lost = resumed_update.saturating_sub(records);
+        Ok(Self { metrics, metrics_path, last, lost, events, events_path })
+    }
+
+    /// Records of updates before the one resumed from that are damaged or missing.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// Whether the record of `update`, the last one, holds an evaluation.
+    pub fn evaluated(&self, update: usize) -> bool {
+        self.last.update == update && self.last.evaluated
     }
 
     /// Appends the record of one update.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written; what could not be written goes before the next record.
     pub fn record(&mut self, record: &UpdateRecord) -> Result<(), RecordError> {
         let fields = serde_json::to_value(record).expect("numbers under string keys are JSON");
-        // One write a line: a killed process leaves at most one torn line, at the end.
-        let line = serde_json::to_string(record).expect("numbers under string keys are JSON") + "\n";
-        self.metrics.write_all(line.as_bytes()).map_err(failed("written", &self.metrics_path))?;
-        let scalars = scalars("train", &fields);
-        self.events
-            .write_scalars(SystemTime::now(), record.update, scalars)
-            .map_err(failed("written", &self.events_path))
+        let text = serde_json::to_string(record).expect("numbers under string keys are JSON") + "\n";
+        let written = self.metrics.append(text.as_bytes());
+        self.last = Line { text, update: record.update, evaluated: !record.dev.is_empty() };
+        self.write_scalars(record.update, scalars("train", &fields))?;
+        written.map_err(failed("written", &self.metrics_path))
+    }
+
+    /// Adds the metrics of an evaluation to the record of `update`, the last one.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the record is then as it was.
+    pub fn record_evaluation(
+        &mut self,
+        update: usize,
+        dev: &BTreeMap<String, f64>,
+    ) -> Result<(), RecordError> {
+        let fields = serde_json::to_value(dev).expect("numbers under string keys are JSON");
+        if self.last.update == update && !self.last.evaluated {
+            let fields = serde_json::to_string(dev).expect("numbers under string keys are JSON");
+            let record = self.last.text.trim_end();
+            let record = record.strip_suffix('}').expect("a record is a JSON object");
+            let text = format!("{record},\"dev\":{fields}}}\n");
+            self.metrics
+                .replace_last(self.last.text.as_bytes(), text.as_bytes())
+                .map_err(failed("written", &self.metrics_path))?;
+            self.last = Line { text, update, evaluated: true };
+        }
+        self.write_scalars(update, scalars("dev", &fields))
+    }
+
+    fn write_scalars(&mut self, update: usize, scalars: Vec<(String, f32)>) -> Result<(), RecordError> {
+        let written = self.events.write_scalars(SystemTime::now(), update, scalars);
+        written.map_err(failed("written", &self.events_path))
     }
 
     /// Makes everything recorded so far outlast a crash of the machine; for use with each checkpoint.
     ///
     /// # Errors
-    /// When the system cannot sync a file.
-    pub fn sync(&self) -> Result<(), RecordError> {
-        self.metrics.sync_data().map_err(failed("synced", &self.metrics_path))?;
+    /// When the system cannot write or sync a file.
+    pub fn sync(&mut self) -> Result<(), RecordError> {
+        self.metrics.sync().map_err(failed("synced", &self.metrics_path))?;
         self.events.sync().map_err(failed("synced", &self.events_path))
     }
 }
@@ -174,24 +224,39 @@ fn scalars(group: &str, fields: &serde_json::Value) -> Vec<(String, f32)> {
     tagged
 }
 
+/// What is left of `metrics.jsonl`.
+#[derive(Default)]
+struct Kept {
+    text: String,
+    records: usize,
+    last: Line,
+}
+
 /// The whole lines of `path` up to update `last_update`; nothing where the file does not exist.
-fn kept_lines(path: &Path, last_update: usize) -> io::Result<String> {
+fn kept_lines(path: &Path, last_update: usize) -> io::Result<Kept> {
     #[derive(Deserialize)]
-    struct Line {
+    struct Fields {
         update: usize,
+        #[serde(default)]
+        dev: BTreeMap<String, serde::de::IgnoredAny>,
     }
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        file => file?,
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+        file => BufReader::new(file?),
     };
-    let mut kept = String::new();
-    for line in BufReader::new(file).lines() {
-        let line = line?;
-        // A torn line is the last one, of an update that no checkpoint holds.
-        match serde_json::from_str::<Line>(&line) {
-            Ok(Line { update }) if update <= last_update => kept = kept + &line + "\n",
-            Ok(_) | Err(_) => break,
+    let (mut kept, mut line) = (Kept::default(), Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        // A line that cannot be read is one record lost; a torn one is the last, of an update that is done again.
+        if let Ok(Fields { update, dev }) = serde_json::from_slice(&line)
+            && update <= last_update
+            && line.ends_with(b"\n")
+        {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            kept.text.push_str(&text);
+            kept.records += 1;
+            kept.last = Line { text, update, evaluated: !dev.is_empty() };
         }
+        line.clear();
     }
     Ok(kept)
 }
@@ -255,6 +320,36 @@ mod tests {
         File::options().append(true).open(&path).unwrap().write_all(b"{\"update\":2,\"los").unwrap();
         RunRecorder::open(folder.path(), 2).unwrap().record(&record(3, 0.25)).unwrap();
         assert_eq!(updates_and_losses(folder.path()), [(1, 0.5), (3, 0.25)]);
+    }
+
+    #[test]
+    fn a_damaged_line_costs_that_line_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = RunRecorder::open(folder.path(), 0).unwrap();
+        (1..=5).for_each(|update| recorder.record(&record(update, 0.5)).unwrap());
+        let path = folder.path().join(METRICS_FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let second = bytes.iter().position(|&byte| byte == b'\n').unwrap() + 5;
+        bytes[second] = 0xff;
+        std::fs::write(&path, &bytes).unwrap();
+        let resumed = RunRecorder::open(folder.path(), 4).unwrap();
+        assert_eq!(resumed.lost(), 1);
+        assert_eq!(updates_and_losses(folder.path()), [(1, 0.5), (3, 0.5), (4, 0.5)]);
+    }
+
+    #[test]
+    fn an_evaluation_made_after_a_resumption_enters_the_record_of_its_update() {
+        let folder = tempfile::tempdir().unwrap();
+        RunRecorder::open(folder.path(), 0).unwrap().record(&record(1, 0.5)).unwrap();
+        let mut resumed = RunRecorder::open(folder.path(), 1).unwrap();
+        assert!(!resumed.evaluated(1));
+        resumed.record_evaluation(1, &BTreeMap::from([("nDCG@10".to_owned(), 0.75)])).unwrap();
+        resumed.record(&record(2, 0.25)).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
+        let whole = UpdateRecord { dev: BTreeMap::from([("nDCG@10".to_owned(), 0.75)]), ..record(1, 0.5) };
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines, [&whole, &record(2, 0.25)].map(|record| serde_json::to_string(record).unwrap()));
+        assert!(RunRecorder::open(folder.path(), 1).unwrap().evaluated(1));
     }
 
     #[test]

@@ -14,14 +14,13 @@ use contaccum_objective::KnownPositives;
 use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
+use crate::output::{Begin, OutputFolder, check_output, write_settings};
+use crate::session::{Saves, Session};
 use crate::{
     BankWarmup, BankWarning, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint,
     PROGRAM_BYTES, RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
     resident_memory,
 };
-
-/// The folder of a run's final model, inside its output folder.
-pub const MODEL_FOLDER: &str = "model";
 
 /// The model a run starts from.
 pub struct StartModel {
@@ -137,7 +136,7 @@ pub struct RunSummary {
     pub warnings: Vec<BankWarning>,
 }
 
-/// What a run tells its caller while it goes.
+/// What a run tells its caller while it goes, and asks.
 pub trait Observer {
     /// After every update.
     fn updated(&mut self, record: &UpdateRecord, updates: usize);
@@ -148,20 +147,46 @@ pub trait Observer {
     /// A checkpoint is complete.
     fn saved(&mut self, checkpoint: &Path);
 
-    /// Metrics of the encoders on development data, by name; texts are embedded by the trainer, in its buffers.
+    /// A record, checkpoint or evaluation failed; the run goes on and tries again.
+    fn failed_for_now(&mut self, error: &TrainError);
+
+    /// Records of updates before the checkpoint that is gone on from are damaged or missing, so many.
+    fn records_lost(&mut self, records: usize);
+
+    /// Whether the run is to end after this update, with a checkpoint.
+    fn stop_requested(&mut self) -> bool;
+
+    /// Metrics of the encoders on development data, by name; texts are embedded by the trainer, in its buffers. Those
+    /// after the `last` update are the run's own, to be stored.
     ///
     /// # Errors
-    /// One line that ends the run.
-    fn evaluate(&mut self, trainer: &mut Trainer) -> Result<BTreeMap<String, f64>, String>;
+    /// One line.
+    fn evaluate(&mut self, trainer: &mut Trainer, last: bool) -> Result<BTreeMap<String, f64>, String>;
+
+    /// Whether the metrics after the last update are stored already.
+    fn measured(&self) -> bool;
+
+    /// An evaluation after so many updates is made and recorded.
+    fn evaluated(&mut self, update: usize, metrics: &BTreeMap<String, f64>);
 }
 
-/// What a finished run leaves.
+/// How a run ended that did not fail.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The trained model: a sentence-transformers folder, or `query_encoder/` and `passage_encoder/` in it.
-    pub model: PathBuf,
-    /// The record of the last update; `None` when there was nothing left to do.
-    pub last: Option<UpdateRecord>,
+pub enum Outcome {
+    /// All updates are done.
+    Finished {
+        /// The trained model: a sentence-transformers folder, or `query_encoder/` and `passage_encoder/` in it.
+        model: PathBuf,
+        /// The record of the last update; `None` when there was nothing left to do.
+        last: Option<Box<UpdateRecord>>,
+    },
+    /// The observer asked to stop.
+    Stopped {
+        /// Updates done.
+        update: usize,
+        /// The checkpoint to go on from.
+        checkpoint: PathBuf,
+    },
 }
 
 impl Run {
@@ -170,7 +195,7 @@ impl Run {
     /// # Errors
     /// Anything missing, broken or contradictory, before any work is done.
     pub fn open(config: TrainConfig) -> Result<Self, TrainError> {
-        config.validate()?;
+        config.validate_for_dry_run()?;
         let start = StartModel::open(&config)?;
         let set = TrainingSet::open_with(&config.source()?, config.strict.into())?;
         Self::of(config, start, set, EvaluationNeeds::default())
@@ -314,21 +339,31 @@ impl Run {
         }
     }
 
-    /// Trains to the end, or on from the newest checkpoint in the output folder with `resume`.
+    /// Checks that the run may begin in its output folder, where it has one. Nothing is written.
+    ///
+    /// # Errors
+    /// See [`check_output`].
+    pub fn check_output(&self, begin: Begin) -> Result<(), TrainError> {
+        match self.config.output_dir.as_os_str().is_empty() {
+            true => Ok(()),
+            false => check_output(&self.config.output_dir, begin),
+        }
+    }
+
+    /// Trains to the end, or until the observer asks to stop.
     ///
     /// # Errors
     /// See [`TrainError`]; what was written before stays whole.
-    pub fn train(self, resume: bool, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    pub fn train(self, begin: Begin, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        self.config.check_output_dir()?;
         let summary = self.summary()?;
-        let mut watch = BankWatch::new(summary.point.bank_samples, self.config.mask_false_negatives);
-        let planned_bytes = summary.memory.total_bytes();
-        let folder = self.config.output_dir.clone();
         let identity = self.identity();
-        let resumed = checkpoint::find(&folder, resume)?;
         let card = self.card();
         let rows = row_tokenizer(&self.set, &self.start, &self.config);
-        let passage = (!self.config.tied).then(|| self.start.duplicate());
         let updates_per_epoch = self.plan.updates_per_epoch() as f64;
+        check_memory(summary.memory.total_bytes() - summary.memory.program_bytes)?;
+        let (output, resumed) = OutputFolder::open(&self.config.output_dir, begin)?;
+        let passage = (!self.config.tied).then(|| self.start.duplicate());
         let Self {
             config,
             plan,
@@ -343,43 +378,44 @@ impl Run {
         if let Some(checkpoint) = &resumed {
             checkpoint::restore(checkpoint, &identity, &mut trainer)?;
         }
-        checkpoint::create_folder(&folder, &config)?;
+        write_settings(&output.path, &config)?;
+        let recorder = RunRecorder::open(&output.path, trainer.updates_done())?;
         summary.warnings.iter().for_each(|warning| observer.warned(warning));
-        let first = trainer.updates_done();
-        let mut recorder = RunRecorder::open(&folder, first)?;
-        let mut batches = Loader::start(rows, plan, first..updates);
-        let files = checkpoint::ModelFiles { tokenizer: &tokenizer, card: &card };
-        let mut last = None;
-        for update in first + 1..=updates {
-            let started = Instant::now();
-            let batch = batches.next().expect("the loader prepares every update")?;
-            let report = trainer.update(&batch)?;
-            let mut record = record(update, &report, started);
-            (record.epoch, record.planned_bytes) = (update as f64 / updates_per_epoch, planned_bytes);
-            watch.see(update, &report).iter().for_each(|warning| observer.warned(warning));
-            let evaluate_now = config.eval_steps > 0 && update.is_multiple_of(config.eval_steps);
-            if config.eval_data.is_some() && (evaluate_now || update == updates) {
-                record.dev = observer.evaluate(&mut trainer).map_err(TrainError::Hook)?;
-            }
-            recorder.record(&record)?;
-            observer.updated(&record, updates);
-            if update == updates || config.save_steps > 0 && update.is_multiple_of(config.save_steps) {
-                recorder.sync()?;
-                trainer.check_weights()?;
-                let path = checkpoint::save(&folder, &identity, &trainer, &files)?;
-                observer.saved(&path);
-            }
-            last = Some(record);
+        match recorder.lost() {
+            0 => {}
+            lost => observer.records_lost(lost),
         }
-        let model = folder.join(MODEL_FOLDER);
-        checkpoint::save_model(&model, &trainer, &files)?;
-        Ok(Outcome { model, last })
+        let batches = Loader::start(rows, plan, trainer.updates_done()..updates);
+        let session = Session {
+            config: &config,
+            identity: &identity,
+            files: checkpoint::ModelFiles { tokenizer: &tokenizer, card: &card },
+            watch: BankWatch::new(summary.point.bank_samples, config.mask_false_negatives),
+            saves: Saves::new(&config),
+            failed_records: 0,
+            updates_per_epoch,
+            planned_bytes: summary.memory.total_bytes(),
+            output,
+            trainer,
+            recorder,
+            observer,
+        };
+        session.run(batches)
     }
 }
 
 fn row_tokenizer(set: &Arc<TrainingSet>, start: &StartModel, config: &TrainConfig) -> RowTokenizer {
     let settings = start.encoder.settings().clone();
     RowTokenizer::new(Arc::clone(set), Arc::clone(&start.tokenizer), settings, config.clone())
+}
+
+/// Asks for so much memory at once and gives it back: where it is not to be had, the run ends before it begins.
+fn check_memory(bytes: usize) -> Result<(), TrainError> {
+    let mut probe = Vec::<u8>::new();
+    // A smaller block, once freed, makes glibc keep later ones of its size instead of giving them back.
+    let had = probe.try_reserve_exact(bytes.max(64 << 20));
+    std::hint::black_box(&probe);
+    had.map_err(|_| TrainError::OutOfMemory { bytes })
 }
 
 /// What is resident now beside the weights of `encoder`, and what the heap may still grow by.
@@ -392,7 +428,7 @@ fn program_bytes(encoder: &Encoder) -> usize {
 }
 
 /// What `report` says of an update; what the run knows beside it is left at its default.
-fn record(update: usize, report: &UpdateReport, started: Instant) -> UpdateRecord {
+pub(crate) fn update_record(update: usize, report: &UpdateReport, started: Instant) -> UpdateRecord {
     let seconds = started.elapsed().as_secs_f64();
     let memory = resident_memory();
     let norms = report.gradient_norms;

@@ -41,7 +41,7 @@ Examples:
   Let the settings follow from the memory there is:
     contaccum train --model sentence-transformers/all-MiniLM-L6-v2 --train data/squad --memory-budget 2GiB \\
       --output-dir runs/squad
-  Go on after an interruption:
+  Go on after an interruption (Ctrl-C, a signal or a crash):
     contaccum train --resume --output-dir runs/squad";
 
 /// Arguments of `contaccum train`.
@@ -51,7 +51,8 @@ pub struct TrainArgs {
     /// TOML file with any of the settings below
     #[arg(long, value_name = "FILE", visible_alias = "config")]
     pub recipe: Option<PathBuf>,
-    /// Print what would be trained (model, rows, updates, negatives, memory) and stop
+    /// Print what would be trained (model, rows, updates, negatives, memory) and stop; checks all that the run needs,
+    /// and needs no --output-dir
     #[arg(long)]
     pub dry_run: bool,
     /// Go on from the last checkpoint in --output-dir, with the settings stored there
@@ -60,6 +61,9 @@ pub struct TrainArgs {
     /// Train although the machine, or the container, has less memory than is planned
     #[arg(long)]
     pub ignore_memory_limit: bool,
+    /// Train anew where --output-dir holds a run: its checkpoints, model and evaluations are removed
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
     #[command(flatten)]
     pub format: OutputArgs,
     #[command(flatten)]
@@ -307,7 +311,11 @@ struct RunFlags {
     /// Updates between checkpoints; 0 = only at the end [default: 500]
     #[arg(long, value_name = "UPDATES")]
     save_steps: Option<u32>,
-    /// Checkpoints kept, the oldest deleted first; 0 = all [default: 2]
+    /// Minutes between checkpoints, beside those of --save-steps; 0 = none by time [default: 10]
+    #[arg(long, value_name = "MINUTES")]
+    save_minutes: Option<f64>,
+    /// Checkpoints kept while the run goes on, the oldest deleted first; the last one when it is finished; 0 = all
+    /// [default: 2]
     #[arg(long, value_name = "N")]
     save_total_limit: Option<u32>,
     /// Updates between log lines; every update is recorded all the same [default: 10]
@@ -398,7 +406,8 @@ mod tests {
     fn every_setting_is_a_flag_of_the_same_name_and_the_other_way_round() {
         let command = Cli::command();
         let train = command.find_subcommand("train").unwrap();
-        let not_settings = ["recipe", "dry_run", "resume", "json", "table", "verbose", "quiet", "help"];
+        let not_settings =
+            ["recipe", "dry_run", "resume", "overwrite", "json", "table", "verbose", "quiet", "help"];
         let mut flags: Vec<String> = train
             .get_arguments()
             .map(|argument| argument.get_long().unwrap().replace('-', "_"))
