@@ -1,7 +1,9 @@
 //! An update on fewer rows than a total batch: the loss is the mean over the rows there are.
 
 use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
-use contaccum_training::{Enqueue, Method, Scheduler, TokenizedSample, TrainConfig, Trainer, UpdateReport};
+use contaccum_training::{
+    BankDrift, BankWarmup, Enqueue, Method, Scheduler, TokenizedSample, TrainConfig, Trainer, UpdateReport,
+};
 
 fn config(method: Method, local_batch_size: usize, gradient_accumulation_steps: usize) -> TrainConfig {
     TrainConfig {
@@ -90,23 +92,28 @@ fn five_rows_of_a_full_batch_of_six_are_a_full_batch_of_five() {
 }
 
 #[test]
-fn banks_take_the_rows_there_are_in_either_way_of_entering_them() {
-    for memory_bank_enqueue in [Enqueue::MicroBatch, Enqueue::Update] {
+fn banks_take_the_rows_there_are_and_move_by_them_in_either_way_of_entering() {
+    for (memory_bank_enqueue, bank_drift) in [
+        (Enqueue::MicroBatch, BankDrift::None),
+        (Enqueue::Update, BankDrift::None),
+        (Enqueue::MicroBatch, BankDrift::Compensate),
+        (Enqueue::Update, BankDrift::Compensate),
+    ] {
         let config = TrainConfig {
             memory_bank_size: Some(8),
+            memory_bank_warmup: BankWarmup::Updates(0),
             memory_bank_enqueue,
-            learning_rate: 1e-3,
+            bank_drift,
+            learning_rate: 1e-6,
             adam_epsilon: 1e-8,
             ..config(Method::Contaccum, 2, 3)
         };
         let mut trainer = trainer(config);
-        let filled: Vec<usize> = [0..6, 6..11, 11..17, 17..18, 18..24]
-            .map(|batch| {
-                let report = trainer.update(&rows(batch)).unwrap();
-                assert!(report.loss().is_finite() && report.gradient_norms.global > 0.0);
-                report.bank_samples
-            })
-            .to_vec();
-        assert_eq!(filled, [6, 8, 8, 8, 8], "{memory_bank_enqueue:?}");
+        let filled = [0..6, 6..11, 11..17, 17..18, 18..24].map(|batch| {
+            let report = trainer.update(&rows(batch)).unwrap();
+            assert!(report.loss().is_finite() && report.gradient_norms.global > 0.0);
+            report.bank_samples
+        });
+        assert_eq!(filled, [6, 8, 8, 8, 8], "{memory_bank_enqueue:?} {bank_drift:?}");
     }
 }
