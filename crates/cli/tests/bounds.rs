@@ -86,7 +86,8 @@ fn a_model_that_is_no_numbers_is_not_saved() {
     for rate in ["1e30", "3e38"] {
         let line = format!(
             "train --model start --train data --output-dir run --passage-max-length 32 --query-max-length 16 \
-             --local-batch-size 4 --gradient-accumulation-steps 2 --max-steps 1 --threads 1 --learning-rate {rate} --quiet"
+             --local-batch-size 4 --gradient-accumulation-steps 2 --max-steps 1 --threads 1 --method grad-accum \
+             --learning-rate {rate} --quiet"
         );
         let output = contaccum(folder, &line);
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -168,6 +168,33 @@ fn sixty_settings_hold_what_they_planned() {
 }
 
 #[test]
+#[ignore = "part of the long form: texts of two megabytes take a while"]
+fn texts_of_megabytes_are_inside_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path(), WIDTH);
+    let corpus = folder.path().join("data/corpus.jsonl");
+    let lines: Vec<String> = std::fs::read_to_string(&corpus).unwrap().lines().map(str::to_owned).collect();
+    let long = |line: &String| {
+        let mut passage: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = passage["text"].as_str().unwrap().to_owned() + " ";
+        passage["text"] = text.repeat((1 << 21) / text.len()).into();
+        passage.to_string()
+    };
+    let lines: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(|(row, line)| if row % 30 == 0 { long(line) } else { line.clone() })
+        .collect();
+    std::fs::write(&corpus, lines.join("\n")).unwrap();
+    for number in [1, 4, 20] {
+        let setting = Setting::of(number);
+        let measured = measure(folder.path(), number, &setting);
+        println!("{setting:?}: {:.1} of {:.1} MiB", measured.peak / MIB, measured.planned / MIB);
+        check(&setting, measured);
+    }
+}
+
+#[test]
 fn lengths_are_planned_from_the_texts_and_change_no_number() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
