@@ -45,7 +45,9 @@ const TAR_MAGIC_AT: usize = 257;
 /// What the bytes at the start of a file show it to be, if it is nothing that is read as text.
 pub(crate) fn recognise(head: &[u8]) -> Option<Foreign> {
     let found = |name, remedy| Some(Foreign { name, remedy });
-    if let Some((_, name, remedy)) = MAGIC.iter().find(|(magic, ..)| head.starts_with(magic)) {
+    // An id may be spelled like a magic number of letters, but no text goes on like those files.
+    let is_foreign = |magic: &[u8]| head.starts_with(magic) && (is_binary(head) || magic.len() > 8);
+    if let Some((_, name, remedy)) = MAGIC.iter().find(|(magic, ..)| is_foreign(magic)) {
         return found(name, remedy);
     }
     if head.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(b"ustar")) {
@@ -65,4 +67,12 @@ pub(crate) fn recognise(head: &[u8]) -> Option<Foreign> {
         Some([false, true, false, true] | [true, false, true, false]) => found("UTF-16 text", UTF_16),
         Some(_) | None => None,
     }
+}
+
+/// Whether a control character that no text has, or a byte that no UTF-8 has, is among the first bytes.
+fn is_binary(head: &[u8]) -> bool {
+    let is_odd = |byte: &u8| matches!(byte, 0..=8 | 14..=31 | 0xc0 | 0xc1 | 0xf5..=0xff);
+    let start = &head[..head.len().min(64)];
+    let cut_in_a_character = |error: std::str::Utf8Error| error.error_len().is_none();
+    start.iter().any(is_odd) || !str::from_utf8(start).map_or_else(cut_in_a_character, |_| true)
 }

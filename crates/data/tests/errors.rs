@@ -250,7 +250,7 @@ fn a_file_that_is_no_text_is_called_by_its_name() {
         (b"\n <!DOCTYPE html>\n<html>", "HTML", "download the file itself"),
         (b"<HTML><body>", "HTML", "download"),
         (b"\xfd7zXZ\0\0\x04", "xz", "unpack"),
-        (b"BZh91AY&SY", "bzip2", "unpack"),
+        (b"BZh91AY&SY\x9b\0", "bzip2", "unpack"),
         (b"\x93NUMPY\x01\0", "NumPy", "texts"),
         (&tar, "tar archive", "unpack"),
         (&utf_16("{\"_id\": \"a\"}"), "UTF-16", "iconv"),

@@ -359,7 +359,7 @@ mod tests {
             queries in prop::collection::btree_map(
                 "[!-~é]{1,6}",
                 prop::collection::btree_map("[!-~ü]{1,4}", prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL, 1..8),
-                0..6,
+                1..6,
             ),
         ) {
             let mut run = Run::new();
