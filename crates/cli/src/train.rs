@@ -65,7 +65,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         Outcome::Finished { model, .. } => conclude(&config, &model),
         Outcome::Stopped { update, checkpoint } => {
             drop(reporter);
-            let (updates, folder) = (summary.updates, config.output_dir.display());
+            let (updates, folder) = (summary.updates, quoted(&config.output_dir));
             signals.interrupted(format!(
                 "stopped after update {update}/{updates}, saved {}; go on: contaccum train --resume --output-dir {folder}",
                 checkpoint.display()

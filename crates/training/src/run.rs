@@ -14,7 +14,7 @@ use contaccum_objective::KnownPositives;
 use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
-use crate::output::{Begin, OutputFolder, check_output, write_settings};
+use crate::output::{Begin, OutputFolder, write_settings};
 use crate::session::{Saves, Session};
 use crate::{
     BankWarmup, BankWarning, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint,
@@ -336,17 +336,6 @@ impl Run {
                 .filter(|(key, _)| !checkpoint::FREE_SETTINGS.contains(&key.as_str()))
                 .map(|(key, value)| (key, value.to_string()))
                 .collect(),
-        }
-    }
-
-    /// Checks that the run may begin in its output folder, where it has one. Nothing is written.
-    ///
-    /// # Errors
-    /// See [`check_output`].
-    pub fn check_output(&self, begin: Begin) -> Result<(), TrainError> {
-        match self.config.output_dir.as_os_str().is_empty() {
-            true => Ok(()),
-            false => check_output(&self.config.output_dir, begin),
         }
     }
 
