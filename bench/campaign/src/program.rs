@@ -127,7 +127,7 @@ impl Program {
             match child.try_wait()? {
                 Some(status) => break Some(status),
                 None if started.elapsed() > HANGS_AFTER => {
-                    let group = format!("kill -9 -- -{}", child.id());
+                    let group = format!("kill -9 -{}", child.id());
                     Command::new("sh").args(["-c", &group]).status()?;
                     child.wait()?;
                     break None;
@@ -142,8 +142,9 @@ impl Program {
 
 /// Waits until no process of the group is left: a killed child may hold its locks a moment longer than its parent.
 fn wait_for_group(group: u32) -> anyhow::Result<()> {
-    let alive = format!("kill -0 -- -{group} 2>/dev/null");
-    while Command::new("sh").args(["-c", &alive]).status()?.success() {
+    let alive = format!("kill -0 -{group} 2>/dev/null");
+    let started = Instant::now();
+    while started.elapsed() < HANGS_AFTER && Command::new("sh").args(["-c", &alive]).status()?.success() {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())

@@ -89,7 +89,7 @@ pub fn bad_usage(error: &clap::Error) -> ExitCode {
 fn in_our_words(what: &str) -> String {
     let words = [
         (" tip: ", "; "),
-        ("invalid digit found in string", "not a whole number"),
+        ("invalid digit found in string", "not a whole number from 0 on"),
         ("invalid float literal", "not a number"),
         ("is not in 0..=4294967295", "is not a whole number from 0 to 4294967295"),
     ];

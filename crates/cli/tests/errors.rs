@@ -300,6 +300,7 @@ fn a_search_that_does_not_fit_its_index_is_refused() {
     let search = format!("search --model {} --query q", model.display());
     refused(folder, &format!("{search} --index index"), FAILED, &["16", "32", "same model"]);
     refused(folder, &format!("{search} --index nowhere"), FAILED, &["nowhere", "encode"]);
+    refused(folder, "search --model start --query ' ' --index index", BAD_USAGE, &["--query", "empty"]);
     refused(folder, "search --model start --query q --index index --top-k 0", FAILED, &["at least 1"]);
     let shard = folder.join("index/embeddings-00000.npy");
     let bytes = std::fs::read(&shard).unwrap();

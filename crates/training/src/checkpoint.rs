@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use bytemuck::{NoUninit, Pod};
 use contaccum_encoder::{Encoder, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder};
-use contaccum_files::{copy_folder, create_folder, read_json, remove_folder, write_folder, write_json};
+use contaccum_files::{copy_folder, read_json, remove_folder, write_folder, write_json};
 use contaccum_objective::ObjectiveState;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -213,11 +213,12 @@ pub(crate) fn save_model(path: &Path, trainer: &Trainer, files: &ModelFiles) -> 
         None => {
             export(path, trainer.query_encoder(), config.query_max_length.max(config.passage_max_length))?
         }
-        Some(passage) => {
-            create_folder(path)?;
-            export(&path.join(QUERY_ENCODER), trainer.query_encoder(), config.query_max_length)?;
-            export(&path.join(PASSAGE_ENCODER), &passage.encoder, config.passage_max_length)?;
-        }
+        // Both or none: half a model would stand under its name.
+        Some(passage) => write_folder(path, |folder| {
+            export(&folder.join(QUERY_ENCODER), trainer.query_encoder(), config.query_max_length)?;
+            export(&folder.join(PASSAGE_ENCODER), &passage.encoder, config.passage_max_length)?;
+            Ok::<_, TrainError>(())
+        })?,
     }
     Ok(())
 }

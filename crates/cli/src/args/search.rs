@@ -70,6 +70,11 @@ pub struct SearchInput {
     #[arg(long, value_name = "FOLDER")]
     pub query_embeddings: Option<PathBuf>,
     /// One query, as text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = some_text)]
     pub query: Option<String>,
+}
+
+/// A text that there is something to look for in.
+fn some_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("an empty text finds nothing".to_owned()) } else { Ok(text.to_owned()) }
 }
