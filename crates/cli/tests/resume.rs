@@ -100,6 +100,11 @@ fn a_run_killed_while_its_banks_warm_up_or_later_ends_with_the_same_bits() {
     ]);
 }
 
+#[test]
+fn a_run_of_one_encoder_that_moves_its_banks_from_the_start_ends_with_the_same_bits() {
+    killed_and_resumed(&["--tied=true", "--memory-bank-warmup", "0"]);
+}
+
 fn killed_and_resumed(banks: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

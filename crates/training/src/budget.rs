@@ -229,7 +229,14 @@ mod tests {
         for policy in Recompute::ALL {
             let largest = budget.largest(&config(Method::Contaccum), policy).unwrap().unwrap();
             let rows = |local_batch_size| {
-                let config = TrainConfig { local_batch_size, recompute: policy, ..config(Method::Contaccum) };
+                // The banks of the total batch asked for.
+                let memory_bank_size = Some(512);
+                let config = TrainConfig {
+                    local_batch_size,
+                    recompute: policy,
+                    memory_bank_size,
+                    ..config(Method::Contaccum)
+                };
                 budget.plan(&config).unwrap().total_bytes()
             };
             assert!(
