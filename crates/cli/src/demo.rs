@@ -136,7 +136,7 @@ fn train(
         method: name,
         ndcg_at_10: value("nDCG@10"),
         success_at_20: value("Success@20"),
-        negatives_per_query: summary.negatives_per_query,
+        negatives_per_query: summary.negatives.per_query,
         seconds: started.elapsed().as_secs_f64(),
         memory_bytes: summary.memory.total_bytes() - summary.memory.program_bytes,
     };

@@ -23,6 +23,9 @@ struct Report {
     parts_bytes: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_budget_bytes: Option<usize>,
+    /// What the budget replaced in the settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<String>,
     /// The largest local batch by policy, under the budget.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     largest_local_batch: BTreeMap<&'static str, Option<Largest>>,
@@ -62,6 +65,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
         memory_bytes: parts.total_bytes(),
         parts_bytes: parts.parts().into_iter().collect(),
         memory_budget_bytes: budget_bytes,
+        replaced: config.replaced(&asked),
         largest_local_batch: largest.collect::<anyhow::Result<_>>()?,
         grad_cache_total_batch_size: grad_cache.total_batch_size(),
         grad_cache_memory_bytes: budget.plan(&grad_cache)?.total_bytes(),
@@ -79,13 +83,14 @@ impl Report {
             row("local batch", format!("{} rows, {} a total batch", self.local_batch_size, self.total())),
             row("max tokens", self.max_tokens.to_string()),
             row("recompute", self.recompute.name().to_owned()),
-            row("negatives per query", self.negatives_per_query.to_string()),
+            row("negatives per query", format!("{} at most", self.negatives_per_query)),
             row("memory", bytes(self.memory_bytes)),
         ];
         rows.extend(self.parts.parts().map(|(name, part)| row(&format!("- {name}"), bytes(part))));
         if let Some(budget) = self.memory_budget_bytes {
             let left = bytes(budget - self.memory_bytes);
-            rows.push(row("memory budget", format!("{}, {left} left", bytes(budget))));
+            let chosen = crate::train::chosen(budget as u64, &self.replaced);
+            rows.push(row("memory budget", format!("{chosen}; {left} left")));
         }
         for (policy, largest) in &self.largest_local_batch {
             let largest = largest.map_or("nothing fits".to_owned(), |largest| {

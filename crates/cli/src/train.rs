@@ -8,9 +8,9 @@ use contaccum_encoder::{ModelSettings, TextTokenizer};
 use contaccum_retrieval::{BatchLimits, DevSet, DevSource, QueryMeasures, Side};
 use contaccum_study::Stop;
 use contaccum_training::{
-    BankDtype, BankWarmup, BankWarning, Begin, Enqueue, EvaluationNeeds, LongestTexts, METRICS_FILE,
-    MemoryPlan, MethodPoint, Observer, Outcome, Rows, Run, RunSummary, StartModel, TrainConfig, TrainError,
-    Trainer, UpdateRecord, check_output,
+    BankDtype, BankWarmup, Begin, Enqueue, EvaluationNeeds, LongestTexts, METRICS_FILE, MemoryPlan,
+    MethodPoint, Negatives, Observer, Outcome, Rows, Run, RunSummary, RunWarning, StartModel, TrainConfig,
+    TrainError, Trainer, UpdateRecord, check_output,
 };
 use indicatif::{HumanBytes, HumanCount};
 
@@ -35,14 +35,16 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         check_output(&asked.output_dir, begin)?;
     }
     crate::use_threads(asked.threads)?;
-    let budget = asked.memory_budget;
-    let (run, dev) = open(asked)?;
+    let (run, dev) = open(asked.clone())?;
     notes::tell(run.notes());
     let config = run.config().clone();
     let summary = run.summary()?;
     let enough_memory = summary.memory.check_machine();
     let mut plan = plan(&config, &summary);
-    plan.extend(budget.map(|budget| ["memory budget".to_owned(), chosen(budget.as_u64(), &config)]));
+    let budget = asked.memory_budget;
+    plan.extend(
+        budget.map(|budget| ["memory budget".to_owned(), chosen(budget.as_u64(), &config.replaced(&asked))]),
+    );
     if args.dry_run {
         summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         // It may be asked on another machine than the one that will train.
@@ -138,7 +140,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         named("recompute", config.recompute.name().to_owned()),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
         named("banks", banks(config, &summary.point)),
-        named("negatives per query", format!("{}, banks full", count(summary.negatives_per_query))),
+        named("negatives per query", negatives(&summary.negatives)),
         named("temperature", config.temperature.to_string()),
         named("rows", rows(config, summary)),
         named("updates", updates(summary)),
@@ -195,6 +197,20 @@ fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
     )
 }
 
+fn negatives(negatives: &Negatives) -> String {
+    let Negatives { per_query, bank_samples, bank_capacity } = *negatives;
+    let per_query = count(per_query);
+    match bank_samples == bank_capacity {
+        _ if bank_capacity == 0 => per_query,
+        true => format!("{per_query}, banks full"),
+        false => format!(
+            "{per_query} at the end, banks of {} samples holding {}",
+            count(bank_capacity),
+            count(bank_samples)
+        ),
+    }
+}
+
 fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
     let several = match (summary.rows_with_several_positives, summary.positives) {
         (0, _) => String::new(),
@@ -204,6 +220,9 @@ fn rows(config: &TrainConfig, summary: &RunSummary) -> String {
     let all = count(summary.rows) + &several;
     match (config.hard_negatives, summary.rows_without_negatives) {
         (0, _) => format!("{all}, no hard negatives used"),
+        (wanted, without) if without == summary.rows => {
+            format!("{all}, none of them with a hard negative ({wanted} each asked for)")
+        }
         (wanted, 0) => format!("{all}, up to {wanted} hard negatives each"),
         (wanted, without) => {
             format!("{all}, up to {wanted} hard negatives each, none for {}", count(without))
@@ -229,15 +248,13 @@ fn memory(plan: &MemoryPlan) -> Vec<[String; 2]> {
     rows
 }
 
-/// What a memory budget chose.
-fn chosen(budget_bytes: u64, config: &TrainConfig) -> String {
-    format!(
-        "{}: local_batch_size {}, gradient_accumulation_steps {}, recompute {}",
-        HumanBytes(budget_bytes),
-        config.local_batch_size,
-        config.gradient_accumulation_steps,
-        config.recompute.name(),
-    )
+/// What a memory budget replaced.
+pub fn chosen(budget_bytes: u64, replaced: &[String]) -> String {
+    let budget = HumanBytes(budget_bytes);
+    match replaced {
+        [] => format!("{budget}: met, nothing replaced"),
+        replaced => format!("{budget}: {}", replaced.join(", ")),
+    }
 }
 
 fn count(number: usize) -> String {
@@ -310,7 +327,7 @@ impl Observer for Reporter<'_> {
         }
     }
 
-    fn warned(&mut self, warning: &BankWarning) {
+    fn warned(&mut self, warning: &RunWarning) {
         self.progress.pause(|| tracing::warn!("{warning}"));
     }
 
@@ -366,13 +383,13 @@ fn resident(record: &UpdateRecord) -> String {
 
 fn log_line(record: &UpdateRecord, updates: usize) -> String {
     format!(
-        "update {}/{updates}: loss {:.4}, current rows {:.4}, gradient norm {:.3} (passage/query {:.2}), \
+        "update {}/{updates}: loss {:.4}, current rows {:.4}, gradient norm {:.3} (passage/query {}), \
          {:.0} negatives, {:.0} tokens/s{}",
         record.update,
         record.loss,
         record.current_rows_loss,
         record.grad_norm,
-        record.grad_norm_ratio,
+        record.grad_norm_ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
         record.negatives_per_query,
         record.tokens_per_second,
         resident(record),

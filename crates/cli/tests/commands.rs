@@ -73,8 +73,23 @@ fn a_memory_budget_chooses_the_same_settings_in_plan_and_training_and_a_resumed_
         given["memory_bytes"].as_u64().unwrap()
     );
     assert_eq!(given["grad_cache_total_batch_size"], 20);
-    let fitted = plan("--local-batch-size 4 --gradient-accumulation-steps 2 --memory-budget 1GiB");
-    assert_eq!((&fitted["local_batch_size"], &fitted["recompute"]), (&8.into(), &"none".into()));
+    let bytes = |plan: &Value| plan["memory_bytes"].as_u64().unwrap();
+    let met = plan("--local-batch-size 4 --gradient-accumulation-steps 2 --memory-budget 1GiB");
+    assert_eq!((&met["local_batch_size"], met.get("replaced")), (&4.into(), None));
+    let asked = plan("--memory-bank-size 16");
+    let budget = format!("--memory-bank-size 16 --memory-budget {}B", bytes(&asked) - 1);
+    let fitted = plan(&budget);
+    assert!(
+        bytes(&fitted) < bytes(&asked) && fitted["replaced"][0] == "recompute none -> selective",
+        "{fitted}"
+    );
+    let kept = plan(&format!("{budget} --recompute none"));
+    assert!(kept["local_batch_size"].as_u64().unwrap() < 8 && kept["recompute"] == "none", "{kept}");
+    let line =
+        format!("plan --model start {lengths} {budget} --recompute none --local-batch-size 8 --threads 1");
+    let refused = contaccum(folder, &line);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && stderr.contains("kept: local_batch_size, recompute"), "{stderr}");
 
     prepare(folder, 32);
     succeed(
@@ -82,7 +97,7 @@ fn a_memory_budget_chooses_the_same_settings_in_plan_and_training_and_a_resumed_
         &format!("{TRAIN} --memory-budget 1GiB --save-steps 1 --save-total-limit 0 --output-dir run"),
     );
     let stored = std::fs::read_to_string(folder.join("run/config.toml")).unwrap();
-    for line in ["local_batch_size = 8", "gradient_accumulation_steps = 1", "passage_max_length = 32"] {
+    for line in ["local_batch_size = 4", "gradient_accumulation_steps = 2", "passage_max_length = 32"] {
         assert!(stored.contains(&format!("{line}\n")), "{line}: {stored}");
     }
     assert!(!stored.contains("memory_budget") && !stored.contains("max_tokens"), "{stored}");

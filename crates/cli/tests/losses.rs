@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{prepare, succeed};
+use common::{contaccum, prepare, succeed};
 use serde_json::Value;
 
 const TRAIN: &str = "train --model start --train set --query-max-length 16 --passage-max-length 32 --max-steps 1 \
@@ -91,4 +91,89 @@ fn a_positive_of_another_row_that_is_judged_relevant_to_this_one_is_masked() {
     );
     let loss = last_record(&out)["loss"].as_f64().unwrap();
     assert!((loss - 0.0494).abs() < 5e-5, "{loss}");
+}
+
+/// What a run that succeeds writes to stderr.
+fn told(folder: &Path, settings: &str) -> String {
+    let output = contaccum(folder, &format!("{TRAIN} {settings}"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    stderr
+}
+
+#[test]
+fn a_run_in_which_no_query_would_have_a_negative_is_refused_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    write_set(folder, &["q0\tp0\t1", "q1\tp1\t1"]);
+    // Hard negatives that the data has not are no negatives either.
+    for more in ["", "--hard-negatives 2"] {
+        let line = format!(
+            "{TRAIN} --method grad-accum --local-batch-size 1 --gradient-accumulation-steps 2 --output-dir run {more}"
+        );
+        let output = contaccum(folder, &line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        for word in ["local_batch_size", "no negative", "accumulation adds none", "contaccum"] {
+            assert!(stderr.contains(word), "{word}: {stderr}");
+        }
+        assert!(!folder.join("run").exists());
+    }
+}
+
+#[test]
+fn the_numbers_told_before_a_run_are_those_of_its_data_and_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    write_set(folder, &["q0\tp0\t1", "q1\tp1\t1"]);
+    let settings = "--local-batch-size 1 --gradient-accumulation-steps 2 --hard-negatives 2 --memory-bank-size 512 \
+                    --warmup-steps 100 --output-dir run --dry-run --json";
+    let output = contaccum(folder, &format!("{TRAIN} {settings}"));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["negatives per query"], "1 at the end, banks of 512 samples holding 1");
+    assert!(plan["rows"].as_str().unwrap().contains("none of them with a hard negative"), "{plan}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    for words in [
+        "no hard negatives: 2 a row are asked for, but none of the 2 rows",
+        "larger than the run: 512 samples, but 2 enter",
+        "warm-up longer than the run: 100 updates of 1",
+    ] {
+        assert_eq!(stderr.matches(words).count(), 1, "{words}: {stderr}");
+    }
+    succeed(
+        folder,
+        &format!("{TRAIN} --local-batch-size 1 --gradient-accumulation-steps 2 --output-dir run"),
+    );
+    assert_eq!(last_record(&folder.join("run"))["negatives_per_query"], 1.0);
+}
+
+#[test]
+fn losses_that_teach_nothing_are_told_once_with_the_number_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let of_two = "--method full-batch --local-batch-size 2 --gradient-accumulation-steps 1 --max-steps 3";
+    write_set(folder, &["q0\tp0\t1", "q1\tp2\t1"]);
+    let stderr = told(folder, &format!("{of_two} --output-dir one-passage"));
+    for words in ["one passage: all 2 rows", "all negatives left out: at update 1", "no_duplicates"] {
+        assert_eq!(stderr.matches(words).count(), 1, "{words}: {stderr}");
+    }
+    assert_eq!(last_record(&folder.join("one-passage"))["loss"], 0.0);
+    // Both rows are the same texts, and nothing is masked: the loss is ln 2 and stays so.
+    write_set(folder, &["q0\tp0\t1", "q2\tp2\t1"]);
+    let stderr = told(folder, &format!("{of_two} --mask-false-negatives false --output-dir alike"));
+    assert_eq!(
+        stderr.matches("all vectors alike: at update 1 the loss 0.6931 is ln(2)").count(),
+        1,
+        "{stderr}"
+    );
+    let record = last_record(&folder.join("alike"));
+    println!("gradient norm of equal vectors: {}", record["grad_norm"]);
+    assert!((record["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
+    // Where something is learned nothing is told.
+    write_set(folder, &["q0\tp0\t1", "q1\tp1\t1"]);
+    let stderr = told(folder, &format!("{of_two} --output-dir sound"));
+    assert!(!stderr.contains("WARN") && !stderr.contains("warning"), "{stderr}");
 }

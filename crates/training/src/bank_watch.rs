@@ -17,6 +17,13 @@ pub enum BankWarning {
         /// Training rows.
         rows: usize,
     },
+    /// The run brings fewer samples than the banks hold: they are never full.
+    LargerThanRun {
+        /// Samples that the banks could hold.
+        bank_samples: usize,
+        /// Samples that enter them in the whole run.
+        entering: usize,
+    },
     /// Passages known to be relevant to current queries are in the banks.
     OwnPositive {
         /// The update.
@@ -49,6 +56,11 @@ impl fmt::Display for BankWarning {
                 "bank larger than an epoch: {bank_samples} samples, but the data has {rows} rows, so a sample is in \
                  it more than once, older copies from older encoders (set memory_bank_size to {rows} or less)"
             ),
+            Self::LargerThanRun { bank_samples, entering } => write!(
+                f,
+                "bank larger than the run: {bank_samples} samples, but {entering} enter them in the whole run (set \
+                 memory_bank_size to {entering} or less, or train longer)"
+            ),
             Self::OwnPositive { update, pairs, queries, masked } => {
                 let (done, remedy) = match masked {
                     true => ("they are left out of the query's negatives", "nothing to do"),
@@ -66,6 +78,21 @@ impl fmt::Display for BankWarning {
                  banks because the encoder had changed too much since they entered; {held} of {bank_samples} are there \
                  (lower learning_rate, or set memory_bank_size to what stays; told once, every count is recorded)"
             ),
+        }
+    }
+}
+
+impl BankWarning {
+    /// What is known beforehand of banks of `bank_samples` that `entering` samples of `rows` rows enter.
+    pub(crate) fn beforehand(bank_samples: usize, entering: usize, rows: usize) -> Option<Self> {
+        if bank_samples == 0 {
+            None
+        } else if entering < bank_samples {
+            Some(Self::LargerThanRun { bank_samples, entering })
+        } else if rows < bank_samples {
+            Some(Self::LargerThanEpoch { bank_samples, rows })
+        } else {
+            None
         }
     }
 }
@@ -127,33 +154,35 @@ impl BankWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BankMovement, GradientNorms};
+    use crate::BankMovement;
 
     /// A bank of 24 samples of 64, of which an update let some go.
     fn report(evicted: usize, own_positives_in_bank: u64) -> UpdateReport {
         UpdateReport {
-            micro_losses: vec![1.0],
-            micro_rows: vec![1],
-            current_rows_loss: 1.0,
-            gradient_norms: GradientNorms { query: 1.0, passage: 1.0, global: 1.0 },
-            learning_rate: 1.0,
             negatives_per_query: 71.0,
             bank_mass_by_age: Some([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
-            in_batch_mass: 0.1,
             bank_columns: 64,
             own_positives_in_bank,
-            masked_rows: 0.0,
-            rows_without_negatives: 0,
             bank_samples: 24,
             bank_movement: Some(BankMovement { drift: 0.01, path: 0.2, evicted }),
             rows: 16,
-            tokens: 1,
-            objective_seconds: 0.0,
+            ..crate::run_watch::tests::report()
         }
     }
 
     fn told(watch: &mut BankWatch, reports: impl Iterator<Item = UpdateReport>) -> Vec<BankWarning> {
         reports.enumerate().flat_map(|(update, report)| watch.see(update + 1, &report)).collect()
+    }
+
+    #[test]
+    fn a_bank_is_told_to_be_larger_than_the_run_or_than_an_epoch() {
+        let told = |samples, entering, rows| BankWarning::beforehand(samples, entering, rows);
+        assert_eq!(
+            told(512, 320, 100),
+            Some(BankWarning::LargerThanRun { bank_samples: 512, entering: 320 })
+        );
+        assert_eq!(told(512, 512, 100), Some(BankWarning::LargerThanEpoch { bank_samples: 512, rows: 100 }));
+        assert_eq!((told(512, 512, 512), told(0, 5, 5)), (None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytesize::ByteSize;
 use contaccum_encoder::{BertConfig, Recompute};
 
+use crate::config::CHOSEN_BY_BUDGET;
 use crate::{ConfigError, MemoryPlan, Method, TrainConfig, TrainError, Trainer};
 
 /// A bound on what a run of one kind of model may hold.
@@ -42,38 +43,32 @@ impl MemoryBudget<'_> {
         Ok(MemoryPlan { program_bytes: self.program_bytes, evaluation_bytes, ..plan })
     }
 
-    /// Chooses `local_batch_size`, `gradient_accumulation_steps` and `recompute`, for the same total batch.
+    /// Settings that fit: the given ones where they do, else with others for those of `local_batch_size`,
+    /// `gradient_accumulation_steps` and `recompute` that [`TrainConfig::given`] does not name, for the same total batch
+    /// and with at least the given recomputation.
     ///
-    /// Where negatives come from the local batch it is as large as fits, then the policy as fast as fits; where they
-    /// do not, the other way round. `recompute` is at least the given one.
+    /// Where negatives come from the local batch it stays as large as fits, then the policy as fast as fits; where they
+    /// do not, the other way round. A budget that is met changes nothing.
     ///
     /// # Errors
-    /// When nothing fits, with the numbers.
+    /// When nothing fits, with the numbers and with what was kept.
     pub fn fit(&self, config: &TrainConfig) -> Result<TrainConfig, TrainError> {
-        let total = config.total_batch_size();
-        let small = (1..=total.isqrt()).filter(|local| total.is_multiple_of(*local));
-        let locals: BTreeSet<usize> = small.flat_map(|local| [local, total / local]).collect();
-        let locals: Vec<usize> = locals.into_iter().rev().collect();
-        let policies: Vec<Recompute> =
-            Recompute::ALL.into_iter().skip_while(|policy| *policy != config.recompute).collect();
-        let pairs: Vec<(usize, Recompute)> = match config.method.negatives_are_local() {
-            true => locals.iter().flat_map(|local| policies.iter().map(|p| (*local, *p))).collect(),
-            false => policies.iter().flat_map(|p| locals.iter().map(|local| (*local, *p))).collect(),
-        };
-        let candidates = pairs.into_iter().map(|(local, policy)| with_local_batch(config, local, policy));
-        let mut least = None;
-        for candidate in candidates.filter(|candidate| candidate.resolve().is_ok()) {
+        let asked = TrainConfig { memory_budget: None, ..config.clone() };
+        let plan = self.plan(&asked)?;
+        if plan.total_bytes() <= self.budget_bytes {
+            return Ok(asked);
+        }
+        let mut least = (asked.clone(), plan);
+        for candidate in candidates(&asked).filter(|candidate| candidate.resolve().is_ok()) {
             let plan = self.plan(&candidate)?;
             if plan.total_bytes() <= self.budget_bytes {
                 return Ok(candidate);
             }
-            let smaller = |(_, least): &(_, MemoryPlan)| plan.total_bytes() < least.total_bytes();
-            if least.as_ref().is_none_or(smaller) {
-                least = Some((candidate, plan));
+            if plan.total_bytes() < least.1.total_bytes() {
+                least = (candidate, plan);
             }
         }
-        let (candidate, plan) = least.expect("the asked settings are a candidate");
-        Err(self.too_small(&candidate, &plan).into())
+        Err(self.too_small(&least.0, &least.1).into())
     }
 
     fn too_small(&self, least: &TrainConfig, plan: &MemoryPlan) -> ConfigError {
@@ -81,13 +76,18 @@ impl MemoryBudget<'_> {
         let parts: Vec<String> =
             plan.parts().iter().map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
         let reason = format!(
-            "{} is too little: the least is {}, with local_batch_size {} and recompute \"{}\" ({}; raise it, shorten \
-             passage_max_length, or set tied or freeze_embeddings)",
+            "{} is too little: the least is {}, with {}{} ({}; raise it, {}shorten passage_max_length, or set tied or \
+             freeze_embeddings)",
             size(self.budget_bytes),
             size(plan.total_bytes()),
-            least.local_batch_size,
-            least.recompute.name(),
+            least.budgeted().map(|(key, value)| format!("{key} {value}")).join(", "),
+            if least.given.is_empty() {
+                String::new()
+            } else {
+                format!("; given, so kept: {}", least.given.join(", "))
+            },
             parts.join(", "),
+            if least.given.is_empty() { "" } else { "leave out what is kept, " },
         );
         ConfigError::Setting { key: "memory_budget", reason }
     }
@@ -136,17 +136,57 @@ impl MemoryBudget<'_> {
     }
 }
 
-fn with_local_batch(config: &TrainConfig, local: usize, recompute: Recompute) -> TrainConfig {
-    TrainConfig {
+/// The numbers that divide `total`.
+fn divisors(total: usize) -> BTreeSet<usize> {
+    let small = (1..=total.isqrt()).filter(|part| total.is_multiple_of(*part));
+    small.flat_map(|part| [part, total / part]).collect()
+}
+
+/// Settings that take less memory than `asked`, the best first.
+fn candidates(asked: &TrainConfig) -> impl Iterator<Item = TrainConfig> {
+    let given = |key: &str| asked.given.contains(&key);
+    let policies: Vec<Recompute> = match given("recompute") {
+        true => vec![asked.recompute],
+        false => Recompute::ALL.into_iter().skip_while(|policy| *policy != asked.recompute).collect(),
+    };
+    let batch_stays = given("local_batch_size")
+        || given("gradient_accumulation_steps")
+        || asked.method == Method::FullBatch;
+    let total = asked.total_batch_size();
+    let locals: Vec<usize> = match batch_stays {
+        true => vec![asked.local_batch_size],
+        false => divisors(total).into_iter().rev().filter(|local| *local <= asked.local_batch_size).collect(),
+    };
+    let pairs: Vec<(usize, Recompute)> = match asked.method.negatives_are_local() {
+        true => locals.iter().flat_map(|local| policies.iter().map(|p| (*local, *p))).collect(),
+        false => policies.iter().flat_map(|p| locals.iter().map(|local| (*local, *p))).collect(),
+    };
+    let whole = pairs.into_iter().map(|(local, recompute)| TrainConfig {
         local_batch_size: local,
-        gradient_accumulation_steps: config.total_batch_size() / local,
+        gradient_accumulation_steps: total / local,
         recompute,
-        memory_budget: None,
-        ..config.clone()
-    }
+        ..asked.clone()
+    });
+    let teaches = |candidate: &TrainConfig| candidate.check_negatives(asked.hard_negatives as f64).is_ok();
+    whole.filter(teaches).collect::<Vec<_>>().into_iter()
 }
 
 impl TrainConfig {
+    /// The settings that a memory budget may choose, in words.
+    fn budgeted(&self) -> [(&'static str, String); 3] {
+        let recompute = self.recompute.name().to_owned();
+        let (local, steps) = (self.local_batch_size, self.gradient_accumulation_steps);
+        let values = [local.to_string(), steps.to_string(), recompute];
+        std::array::from_fn(|i| (CHOSEN_BY_BUDGET[i], values[i].clone()))
+    }
+
+    /// What a memory budget has replaced in the settings `asked`: `local_batch_size 8 -> 4`; empty for nothing.
+    pub fn replaced(&self, asked: &Self) -> Vec<String> {
+        let pairs = asked.budgeted().into_iter().zip(self.budgeted());
+        let changed = pairs.filter(|(asked, chosen)| asked != chosen);
+        changed.map(|((key, asked), (_, chosen))| format!("{key} {asked} -> {chosen}")).collect()
+    }
+
     /// The settings under which `grad-cache` gives a query as many negatives as these, in the same local batches.
     ///
     /// # Errors
@@ -189,7 +229,11 @@ mod tests {
         for method in Method::ALL {
             for mebibytes in [4_000, 5_000, 8_000, 30_000] {
                 let budget = budget(&shape, mebibytes);
-                let chosen = budget.fit(&config(method)).unwrap();
+                let Ok(chosen) = budget.fit(&config(method)) else {
+                    // All of a full batch is in memory at once.
+                    assert!(method == Method::FullBatch && mebibytes < 30_000, "{method:?} {mebibytes}");
+                    continue;
+                };
                 assert_eq!(chosen.total_batch_size(), 128, "{method:?}");
                 assert!(budget.plan(&chosen).unwrap().total_bytes() <= mebibytes << 20, "{method:?}");
                 assert_eq!(chosen.memory_budget, None);
@@ -200,13 +244,74 @@ mod tests {
     #[test]
     fn more_memory_never_gives_a_smaller_local_batch_and_negatives_come_before_speed() {
         let shape = BertConfig::default();
-        let local = |mebibytes| budget(&shape, mebibytes).fit(&config(Method::GradAccum)).unwrap();
+        let asked =
+            |method| TrainConfig { local_batch_size: 128, gradient_accumulation_steps: 1, ..config(method) };
+        let local = |mebibytes| budget(&shape, mebibytes).fit(&asked(Method::GradAccum)).unwrap();
         let sizes: Vec<usize> = (4..40).map(|gib| local(gib * 1000).local_batch_size).collect();
         assert!(sizes.is_sorted() && sizes[0] < 128 && sizes[35] == 128, "{sizes:?}");
         // 8 rows fit without recomputation; more rows with it give more negatives, but no more to gradient caching.
         assert_eq!(local(4_700).recompute, Recompute::Layer);
-        let cached = budget(&shape, 4_700).fit(&config(Method::GradCache)).unwrap();
+        let cached = budget(&shape, 4_700).fit(&asked(Method::GradCache)).unwrap();
         assert_eq!(cached.recompute, Recompute::None);
+    }
+
+    #[test]
+    fn a_budget_that_is_met_changes_nothing() {
+        let shape = BertConfig::default();
+        for method in Method::ALL {
+            let asked = config(method);
+            assert_eq!(budget(&shape, 100_000).fit(&asked).unwrap(), asked, "{method:?}");
+            let exactly = MemoryBudget {
+                budget_bytes: budget(&shape, 0).plan(&asked).unwrap().total_bytes(),
+                ..budget(&shape, 0)
+            };
+            assert_eq!(exactly.fit(&asked).unwrap(), asked, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_is_kept_and_what_was_not_is_told_when_replaced() {
+        let shape = BertConfig::default();
+        let subsets = (0..8).map(|bits| {
+            let chosen = CHOSEN_BY_BUDGET.into_iter().enumerate().filter(move |(i, _)| bits >> i & 1 == 1);
+            chosen.map(|(_, key)| key).collect::<Vec<_>>()
+        });
+        let mut fitted = 0;
+        for given in subsets {
+            for method in Method::ALL {
+                for mebibytes in [3_400, 4_000, 4_700, 8_000] {
+                    let asked =
+                        TrainConfig { max_tokens: Some(4 * 320), given: given.clone(), ..config(method) };
+                    let budget = budget(&shape, mebibytes);
+                    let Ok(chosen) = budget.fit(&asked) else { continue };
+                    fitted += 1;
+                    assert!(budget.plan(&chosen).unwrap().total_bytes() <= budget.budget_bytes);
+                    assert_eq!(chosen.total_batch_size(), asked.total_batch_size());
+                    let replaced = chosen.replaced(&asked);
+                    let kept = |key: &str| replaced.iter().all(|change| !change.starts_with(key));
+                    assert!(given.iter().all(|key| kept(key)), "{given:?}: {replaced:?}");
+                    assert_eq!(replaced.is_empty(), chosen == asked);
+                }
+            }
+        }
+        assert!(fitted > 30, "{fitted}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_bytes_and_what_was_kept() {
+        let shape = BertConfig::default();
+        let asked = TrainConfig { given: vec!["local_batch_size", "recompute"], ..config(Method::Contaccum) };
+        let message = budget(&shape, 4_000).fit(&asked).unwrap_err().to_string();
+        for part in
+            ["memory_budget", "3.9 GiB", "the least is", "kept: local_batch_size, recompute", "weights"]
+        {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains('\n'));
+        let free = TrainConfig { given: vec!["local_batch_size"], ..asked };
+        let chosen = budget(&shape, 4_000).fit(&free).unwrap();
+        assert_eq!(chosen.local_batch_size, 8);
+        assert_eq!(chosen.replaced(&free), [format!("recompute none -> {}", chosen.recompute.name())]);
     }
 
     #[test]

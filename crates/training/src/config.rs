@@ -21,6 +21,10 @@ const ALTERNATIVES: [(&str, &str); 2] = [("warmup_steps", "warmup_ratio"), ("epo
 /// Bank capacity, in total batches, of a method with banks when `memory_bank_size` is not given.
 const DEFAULT_BANK_TOTAL_BATCHES: usize = 4;
 
+/// The keys that a memory budget may choose, those that were given excepted.
+pub(crate) const CHOSEN_BY_BUDGET: [&str; 3] =
+    ["local_batch_size", "gradient_accumulation_steps", "recompute"];
+
 /// Everything a training run is told. See the field docs for units and defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,9 +95,13 @@ pub struct TrainConfig {
     pub max_tokens: Option<usize>,
     /// What backward passes make again instead of keeping it; default none.
     pub recompute: Recompute,
-    /// Most memory the run may take; `local_batch_size`, `gradient_accumulation_steps`, `max_tokens` and
-    /// `recompute` are then chosen, for the same total batch. Default: no limit.
+    /// Most memory the run may take. Where the settings would take more, those of `local_batch_size`,
+    /// `gradient_accumulation_steps` and `recompute` that were not given are chosen, for the same total batch. Default:
+    /// no limit.
     pub memory_budget: Option<ByteSize>,
+    /// Which of the keys that a memory budget chooses were given and are kept; not a key itself.
+    #[serde(skip)]
+    pub given: Vec<&'static str>,
 
     // -- method
     /// Name of the method: a point of the space that the keys from `bank_queries` to `rows` span; default
@@ -215,6 +223,7 @@ impl Default for TrainConfig {
             max_tokens: None,
             recompute: Recompute::None,
             memory_budget: None,
+            given: Vec::new(),
             method: Method::Contaccum,
             memory_bank_size: None,
             memory_bank_dtype: BankDtype::F32,
@@ -507,7 +516,9 @@ impl TrainConfig {
             }
         }
         settings.extend(flags);
-        settings.try_into().map_err(|error| toml_error("", "flags", &error))
+        let given = CHOSEN_BY_BUDGET.into_iter().filter(|key| settings.contains_key(*key)).collect();
+        let config: Self = settings.try_into().map_err(|error| toml_error("", "flags", &error))?;
+        Ok(Self { given, ..config })
     }
 
     /// Parses a recipe; `place` names it in errors. Values are not checked against one another.
@@ -657,23 +668,6 @@ impl TrainConfig {
         Ok(point)
     }
 
-    /// Negatives of one current query once the banks are full: every column of its row but its own.
-    ///
-    /// # Errors
-    /// As [`Self::resolve`].
-    pub fn negatives_per_query(&self) -> Result<usize, ConfigError> {
-        let point = self.resolve()?;
-        let samples = point.micro_batch_size;
-        let banked = if point.keep_past {
-            point.bank_samples
-        } else {
-            point.bank_samples.min(samples * (point.micro_steps - 1))
-        };
-        let positives = samples + if point.bank_passages { banked } else { 0 };
-        let hard = samples + if point.bank_hard_negatives { banked } else { 0 };
-        Ok(positives + hard * self.hard_negatives - 1)
-    }
-
     /// Checks every value, alone and beside the others.
     ///
     /// # Errors
@@ -748,12 +742,7 @@ impl TrainConfig {
                 ),
             );
         }
-        if self.total_batch_size() == 1 && self.negatives_per_query()? == 0 {
-            return setting(
-                "local_batch_size",
-                "1 row and no bank or hard negative: a query has no negative",
-            );
-        }
+        self.check_negatives(self.hard_negatives as f64)?;
         if i64::try_from(self.seed).is_err() {
             return setting("seed", format!("{} is above {} (give a smaller one)", self.seed, i64::MAX));
         }
@@ -761,6 +750,28 @@ impl TrainConfig {
             return setting("eval_data", "missing although evaluation is asked for (give a BEIR folder)");
         }
         Ok(())
+    }
+
+    /// Refuses settings under which no row has a negative, if rows bring `hard_per_row` hard negatives on average.
+    pub(crate) fn check_negatives(&self, hard_per_row: f64) -> Result<(), ConfigError> {
+        let point = self.resolve()?;
+        let teaches =
+            point.rows == Rows::All || self.negatives_after(usize::MAX, hard_per_row)?.per_query > 0;
+        if teaches {
+            return Ok(());
+        }
+        let accumulation = match point.micro_steps {
+            1 => "",
+            _ => " (accumulation adds none)",
+        };
+        setting(
+            "local_batch_size",
+            format!(
+                "1, so a query of {} has no negative{accumulation}: its loss is 0 and teaches nothing (raise it, or \
+                 use hard negatives, method = \"grad-cache\" or method = \"contaccum\")",
+                self.method.name()
+            ),
+        )
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
@@ -1007,6 +1018,7 @@ mod tests {
                 "method = \"grad-accum\"\nlocal_batch_size = 1\ngradient_accumulation_steps = 1",
                 "local_batch_size",
             ),
+            ("method = \"grad-accum\"\nlocal_batch_size = 1", "local_batch_size"),
         ];
         for (recipe, key) in cases {
             let message = refusal(recipe);

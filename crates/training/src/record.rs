@@ -35,8 +35,8 @@ pub struct UpdateRecord {
     pub grad_norm_query: f64,
     /// Gradient norm of the passage encoder, before clipping.
     pub grad_norm_passage: f64,
-    /// Passage norm over query norm.
-    pub grad_norm_ratio: f64,
+    /// Passage norm over query norm; `None` where the query encoder gets no gradient.
+    pub grad_norm_ratio: Option<f64>,
     /// Learning rate of this update.
     pub learning_rate: f64,
     /// Mean negatives of a current query, at the last micro-step.
@@ -386,12 +386,12 @@ mod tests {
     fn a_number_that_is_not_finite_is_null_and_no_scalar() {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = RunRecorder::open(folder.path(), 0).unwrap();
-        recorder.record(&UpdateRecord { grad_norm_ratio: f64::INFINITY, ..record(1, 0.5) }).unwrap();
+        recorder.record(&UpdateRecord { grad_norm: f64::INFINITY, ..record(1, 0.5) }).unwrap();
         let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
-        assert!(text.contains(r#""grad_norm_ratio":null"#), "{text}");
+        assert!(text.contains(r#""grad_norm":null"#) && text.contains(r#""grad_norm_ratio":null"#), "{text}");
         let events = read_events(&recorder.events_path);
         let Some(TestEvent::Scalars(1, scalars)) = events.last() else { panic!("{events:?}") };
-        assert!(scalars.iter().all(|(tag, _)| tag != "train/grad_norm_ratio"));
+        assert!(scalars.iter().all(|(tag, _)| tag != "train/grad_norm" && tag != "train/grad_norm_ratio"));
     }
 
     #[test]

@@ -11,14 +11,15 @@ use contaccum_encoder::{
 };
 use contaccum_objective::KnownPositives;
 
-use crate::bank_watch::BankWatch;
+use crate::bank_watch::BankWarning;
 use crate::checkpoint::{self, RunIdentity};
 use crate::loader::{Loader, RowTokenizer};
 use crate::output::{Begin, OutputFolder, write_settings};
+use crate::run_watch::RunWatch;
 use crate::session::{Saves, Session};
 use crate::{
-    BankWarmup, BankWarning, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint,
-    PROGRAM_BYTES, RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
+    BankWarmup, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint, Negatives,
+    PROGRAM_BYTES, RunRecorder, RunWarning, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
     resident_memory,
 };
 
@@ -122,8 +123,8 @@ pub struct RunSummary {
     pub positives: Positives,
     /// Point of the space of methods.
     pub point: MethodPoint,
-    /// Negatives of a query when the banks are full.
-    pub negatives_per_query: usize,
+    /// Negatives of a query at the end of the run.
+    pub negatives: Negatives,
     /// How texts become vectors.
     pub settings: ModelSettings,
     /// Bytes allocated before the first update.
@@ -132,8 +133,8 @@ pub struct RunSummary {
     pub longest: LongestTexts,
     /// Seconds it took to find them.
     pub longest_seconds: f64,
-    /// What is known beforehand to surprise about the banks; a run tells it again.
-    pub warnings: Vec<BankWarning>,
+    /// What is known beforehand to surprise; a run tells it again.
+    pub warnings: Vec<RunWarning>,
 }
 
 /// What a run tells its caller while it goes, and asks.
@@ -141,8 +142,8 @@ pub trait Observer {
     /// After every update.
     fn updated(&mut self, record: &UpdateRecord, updates: usize);
 
-    /// Something about the banks that may surprise; each kind is told once.
-    fn warned(&mut self, warning: &BankWarning);
+    /// Something that may surprise; each kind is told once.
+    fn warned(&mut self, warning: &RunWarning);
 
     /// A checkpoint is complete.
     fn saved(&mut self, checkpoint: &Path);
@@ -226,6 +227,7 @@ impl Run {
             return Err(ConfigError::Setting { key: "epochs", reason }.into());
         }
         config.check_updates(updates)?;
+        config.check_negatives(hard_per_row(&set, &config))?;
         if let BankWarmup::Updates(warmup) = config.memory_bank_warmup
             && warmup >= updates
         {
@@ -287,8 +289,6 @@ impl Run {
         let shape = self.start.encoder.config();
         let data = self.set.summary();
         let point = self.config.resolve()?;
-        let (bank_samples, rows) = (point.bank_samples, self.set.len());
-        let larger = (bank_samples > rows).then_some(BankWarning::LargerThanEpoch { bank_samples, rows });
         Ok(RunSummary {
             parameters: self.start.encoder.layout().parameters() * encoders,
             rows: self.set.len(),
@@ -301,12 +301,12 @@ impl Run {
             rows_with_several_positives: data.rows_with_several_positives,
             positives: self.config.batches(self.set.default_positives()).positives,
             point,
-            negatives_per_query: self.config.negatives_per_query()?,
+            negatives: self.config.negatives_after(self.updates, hard_per_row(&self.set, &self.config))?,
             settings: self.start.encoder.settings().clone(),
             memory: self.memory_plan(shape)?,
             longest: self.longest,
             longest_seconds: self.longest_seconds,
-            warnings: larger.into_iter().collect(),
+            warnings: self.warnings(&point),
         })
     }
 
@@ -319,6 +319,27 @@ impl Run {
             budget_bytes: usize::MAX,
         };
         budget.plan(&self.config.within(self.longest))
+    }
+
+    /// What is known beforehand to surprise.
+    fn warnings(&self, point: &MethodPoint) -> Vec<RunWarning> {
+        let (rows, config) = (self.set.len(), &self.config);
+        let entering = self.updates.saturating_mul(config.total_batch_size());
+        let bank = BankWarning::beforehand(point.bank_samples, entering, rows).map(RunWarning::Bank);
+        let without = config.hard_negatives > 0 && self.set.summary().rows_without_negatives == rows;
+        let warmup = config.warmup_updates(self.updates);
+        let mut passages = self.set.known_positives().map(|(_, passage)| passage);
+        let first = passages.next();
+        let one_positive = rows > 1 && passages.all(|passage| Some(passage) == first);
+        let found = [
+            bank,
+            without.then_some(RunWarning::NoHardNegatives { wanted: config.hard_negatives, rows }),
+            (warmup >= self.updates)
+                .then_some(RunWarning::WarmupLongerThanRun { warmup, updates: self.updates }),
+            (config.learning_rate == 0.0).then_some(RunWarning::NoLearningRate),
+            one_positive.then_some(RunWarning::OnePositive { rows, masked: config.mask_false_negatives }),
+        ];
+        found.into_iter().flatten().collect()
     }
 
     fn identity(&self) -> RunIdentity {
@@ -379,7 +400,7 @@ impl Run {
             config: &config,
             identity: &identity,
             files: checkpoint::ModelFiles { tokenizer: &tokenizer, card: &card },
-            watch: BankWatch::new(summary.point.bank_samples, config.mask_false_negatives),
+            watch: RunWatch::new(summary.point.bank_samples, config.mask_false_negatives),
             saves: Saves::new(&config),
             failed_records: 0,
             updates_per_epoch,
@@ -407,6 +428,12 @@ fn check_memory(bytes: usize) -> Result<(), TrainError> {
     had.map_err(|_| TrainError::OutOfMemory { bytes })
 }
 
+/// Hard negatives that a row brings on average: as many as asked for, or none where it has none.
+fn hard_per_row(set: &TrainingSet, config: &TrainConfig) -> f64 {
+    let with = set.len() - set.summary().rows_without_negatives;
+    config.hard_negatives as f64 * with as f64 / set.len() as f64
+}
+
 /// What is resident now beside the weights of `encoder`, and what the heap may still grow by.
 fn program_bytes(encoder: &Encoder) -> usize {
     let measured = resident_memory().current_bytes.map(|bytes| {
@@ -428,7 +455,7 @@ pub(crate) fn update_record(update: usize, report: &UpdateReport, started: Insta
         grad_norm: norms.global,
         grad_norm_query: norms.query,
         grad_norm_passage: norms.passage,
-        grad_norm_ratio: norms.passage / norms.query,
+        grad_norm_ratio: (norms.query > 0.0).then(|| norms.passage / norms.query),
         learning_rate: report.learning_rate,
         negatives_per_query: report.negatives_per_query,
         bank_samples: report.bank_samples,

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::bank_watch::BankWatch;
 use crate::checkpoint::{self, ModelFiles, RunIdentity};
 use crate::loader::Loader;
 use crate::output::{MODEL_FOLDER, OutputFolder};
 use crate::run::{Observer, Outcome, update_record};
+use crate::run_watch::RunWatch;
 use crate::{RunRecorder, TrainConfig, TrainError, Trainer, UpdateRecord};
 
 /// Everything a run works with.
@@ -24,7 +24,7 @@ pub(crate) struct Session<'a> {
     pub output: OutputFolder,
     pub trainer: Trainer,
     pub recorder: RunRecorder,
-    pub watch: BankWatch,
+    pub watch: RunWatch,
     pub observer: &'a mut dyn Observer,
     pub saves: Saves,
     /// Records that could not be written at once.

@@ -46,8 +46,11 @@ pub struct UpdateReport {
     pub learning_rate: f64,
     /// Mean negatives of a current query at the last micro-step.
     pub negatives_per_query: f64,
-    /// Softmax mass of current queries on bank columns by age, in eighths of the capacity, oldest first; a
-    /// mean over the micro-steps. `None` where no passage is banked or the banks are left out.
+    /// How far the micro-steps' losses over current rows are from ln N, the loss of guessing among N passages; relative
+    /// to it, at most.
+    pub distance_from_uniform: f64,
+    /// Softmax mass of current queries on bank columns by age, in eighths of the capacity, oldest first; a mean
+    /// over the micro-steps. `None` where no passage is banked or the banks are left out.
     pub bank_mass_by_age: Option<[f64; 8]>,
     /// Softmax mass of current queries on the other passages of their micro-batch; a mean over the
     /// micro-steps.
@@ -527,6 +530,7 @@ impl Trainer {
             gradient_norms,
             learning_rate,
             negatives_per_query: last.negatives_per_query,
+            distance_from_uniform: reports.iter().map(distance_from_uniform).fold(0.0, f64::max),
             bank_mass_by_age: (columns && banks == Banks::Used)
                 .then(|| std::array::from_fn(|age| mean(&|report| report.bank_mass_by_age[age]))),
             in_batch_mass: mean(&|report| report.in_batch_mass),
@@ -707,6 +711,12 @@ impl Trainer {
         let tower = self.towers.of_passages();
         tower.encoder.backpropagate(passage_pass, workspace, Some(stream), vectors, &mut tower.gradient);
     }
+}
+
+/// How far the loss of a micro-step is from that of equal scores, relatively.
+fn distance_from_uniform(report: &LossReport) -> f64 {
+    let uniform = (1.0 + report.negatives_per_query).ln();
+    (report.current_rows_loss - uniform).abs() / uniform.max(f64::MIN_POSITIVE)
 }
 
 /// Cuts a micro-batch into chunks of at most `chunk_size` samples and `max_tokens` tokens.

@@ -13,8 +13,8 @@ const LONG_ABOUT: &str = "\
 Tell what a training run will hold in memory, and what fits a budget.
 
 Takes the settings of `contaccum train`; data and output folder are not needed, of the model only config.json. With
---memory-budget, the settings are chosen as `train --memory-budget` chooses them: the largest local batch and the
-fastest --recompute that fit, for the same total batch. Without, the given settings are planned as they are.
+--memory-budget that they exceed, those that were not given are chosen as `train --memory-budget` chooses them: the
+largest local batch and the fastest --recompute that fit, for the same total batch. Else they are planned as they are.
 
 The index of the data is not known here; `train --dry-run` measures it.";
 

@@ -203,8 +203,8 @@ struct BatchFlags {
     /// gradient is the same [default: none]
     #[arg(long, value_parser = one_of(["none", "selective", "layer"]))]
     recompute: Option<String>,
-    /// Most memory the run may take, such as 11GiB: chooses the local batch and --recompute for the same
-    /// total batch [default: no limit]
+    /// Most memory the run may take, such as 11GiB: where the settings take more, chooses the local batch and --recompute if
+    /// they were not given, for the same total batch [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = byte_size)]
     memory_budget: Option<String>,
 }
