@@ -37,11 +37,17 @@ impl<'a> Fields<'a> {
             Ok(fields) => Ok(Fields { fields, line, expected }),
             Err(error) => {
                 let explain = |error| explain(record, &error, expected);
-                if !repair(record.text, repaired) {
+                let found = repair(record.text, repaired);
+                if found == Repairs::default() {
                     return Err(explain(error));
                 }
                 let fields = object(repaired.as_str()).map_err(explain)?;
-                reading.read_on(Oddity::NotANumber, line)?;
+                if found.not_numbers {
+                    reading.read_on(Oddity::NotANumber, line)?;
+                }
+                if found.lone_surrogates {
+                    reading.read_on(Oddity::LoneSurrogate, line)?;
+                }
                 Ok(Fields { fields, line, expected })
             }
         }
@@ -216,26 +222,37 @@ fn explain(record: &Record<'_>, error: &serde_json::Error, expected: &'static st
     }
 }
 
+/// What was repaired in a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Repairs {
+    not_numbers: bool,
+    lone_surrogates: bool,
+}
+
 /// Writes `text` into `repaired` with null for NaN and Infinity outside of strings, and U+FFFD for half a
-/// surrogate pair; false if there was nothing of the kind.
-fn repair(text: &str, repaired: &mut String) -> bool {
+/// surrogate pair.
+fn repair(text: &str, repaired: &mut String) -> Repairs {
     repaired.clear();
     let (mut rest, mut in_string) = (text, false);
-    let mut found = false;
+    let mut found = Repairs::default();
     while let Some(character) = rest.chars().next() {
         let not_a_number = NOT_NUMBERS.iter().find(|word| !in_string && rest.starts_with(**word));
         let (taken, written) = match (character, not_a_number) {
-            (_, Some(word)) => (word.len(), "null"),
+            (_, Some(word)) => {
+                found.not_numbers = true;
+                (word.len(), "null")
+            }
             ('\\', None) if in_string => {
-                let escape = escape_length(rest);
-                (escape, if is_lone_surrogate(&rest[..escape]) { REPLACEMENT } else { &rest[..escape] })
+                let escape = &rest[..escape_length(rest)];
+                let is_lone = is_lone_surrogate(escape);
+                found.lone_surrogates |= is_lone;
+                (escape.len(), if is_lone { REPLACEMENT } else { escape })
             }
             (character, None) => {
                 in_string ^= character == '"';
                 (character.len_utf8(), &rest[..character.len_utf8()])
             }
         };
-        found |= rest[..taken] != *written;
         repaired.push_str(written);
         rest = &rest[taken..];
     }
@@ -277,11 +294,15 @@ mod tests {
     #[test]
     fn what_python_writes_is_repaired_outside_and_inside_of_strings() {
         let mut repaired = String::new();
-        assert!(repair(r#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "NaN"}"#, &mut repaired));
+        let numbers = Repairs { not_numbers: true, ..Repairs::default() };
+        let surrogates = Repairs { lone_surrogates: true, ..Repairs::default() };
+        assert_eq!(repair(r#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "NaN"}"#, &mut repaired), numbers);
         assert_eq!(repaired, r#"{"a": null, "b": [null, null], "NaN": "NaN"}"#);
-        assert!(repair(r#""a \ud83d b \ude00 \ud83d\ude00 \\ud83d \"\udc00""#, &mut repaired));
+        let lone = r#""a \ud83d b \ude00 \ud83d\ude00 \\ud83d \"\udc00""#;
+        assert_eq!(repair(lone, &mut repaired), surrogates);
         assert_eq!(repaired, r#""a \ufffd b \ufffd \ud83d\ude00 \\ud83d \"\ufffd""#);
-        assert!(!repair(r#"{"a": 1, "b": "\ud83d\ude00"}"#, &mut repaired));
-        assert!(!repair("\"\\", &mut repaired) && !repair("\"\\ud8", &mut repaired));
+        for whole in [r#"{"a": 1, "b": "\ud83d\ude00"}"#, "\"\\", "\"\\ud8"] {
+            assert_eq!(repair(whole, &mut repaired), Repairs::default());
+        }
     }
 }

@@ -224,7 +224,7 @@ fn check_header(
     let Column { name, header_names, .. } = &shape.columns[missing];
     Err(Error::Header {
         place: place(),
-        found: fields.iter().collect::<Vec<_>>().join(", "),
+        found: fields.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", "),
         missing: name,
         known: header_names.join(", "),
     })
