@@ -4,7 +4,7 @@ use std::path::Path;
 
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 /// Two cells of one seed, from a start of their own; paths are those of a trial's folder.
@@ -71,7 +71,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
     let card = ModelCard {
         title: "a small random model".into(),
         base_model: None,
-        passage_format: PassageFormat::Pair,
+        pair: None,
         training: Vec::new(),
     };
     let settings = ModelSettings::plain(&config);

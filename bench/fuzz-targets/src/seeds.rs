@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 fn texts<const N: usize>(texts: [&str; N]) -> Vec<Vec<u8>> {
@@ -133,12 +133,7 @@ static MODEL: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         ..BertConfig::default()
     };
     let layout = Layout::new(&config);
-    let card = ModelCard {
-        title: "m".into(),
-        base_model: None,
-        passage_format: PassageFormat::Pair,
-        training: Vec::new(),
-    };
+    let card = ModelCard { title: "m".into(), base_model: None, pair: None, training: Vec::new() };
     let (weights, settings) = (random_weights(&config, &layout, 1), ModelSettings::plain(&config));
     let target = folder.path().join("model");
     export_folder(&target, &config, &layout, &weights, &tokenizer, &settings, &card).expect("a model folder");

@@ -1,17 +1,15 @@
 //! `contaccum encode`.
 
-use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::path::Path;
 
 use contaccum_data::{Corpus, PassageIndex};
-use contaccum_retrieval::{EmbeddingStore, Passage, StoreDescription, encode};
+use contaccum_encoder::Fingerprint;
+use contaccum_files::ContentHash;
+use contaccum_retrieval::{EmbeddingStore, Passage, StoreDescription, StoreWriter, encode};
 use contaccum_study::Stop;
 
-use twox_hash::XxHash3_64;
-
 use crate::args::EncodeArgs;
-use crate::model::{Role, TextEncoder, word};
+use crate::model::{Role, TextEncoder, TextOverrides, word};
 use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
@@ -46,16 +44,15 @@ pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
 fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {
     let corpus = Corpus::open_with(path, args.strict.into())?;
     notes::tell(corpus.notes());
-    let model = TextEncoder::load(&args.model, Role::Passage, args.texts.max_length)?;
-    let format = args.texts.passage_format;
-    let mut description = describe(args, &model, corpus.path(), corpus.len())?;
-    let prompt = &model.encoder.settings().passage_prompt;
-    description
-        .settings
-        .extend([("prompt".into(), prompt.clone()), ("passage_format".into(), word(&format))]);
+    let model = load(args, Role::Passage)?;
+    let texts = corpus.fingerprint();
+    let mut description = describe(args, &model, Role::Passage, texts);
+    (description.corpus, description.rows) = (corpus.path().display().to_string(), corpus.len());
+    let format = word(&model.encoder.settings().passage_format);
+    description.settings = description.settings.with("passage_format", format);
     let passage = |row: usize| {
         let index = PassageIndex(row as u32);
-        let tokens = model.passage(&corpus.get(index)?, format)?;
+        let tokens = model.passage(&corpus.get(index)?)?;
         anyhow::Ok(Passage { id: corpus.id(index).to_owned(), tokens })
     };
     encode_with_progress(args, &model, &description, passage)
@@ -64,12 +61,10 @@ fn encode_corpus(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStor
 fn encode_queries(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingStore> {
     let ChosenQueries { queries, chosen } =
         ChosenQueries::open(path, args.split.split.as_deref(), args.strict)?;
-    let model = TextEncoder::load(&args.model, Role::Query, args.texts.max_length)?;
-    let mut description = describe(args, &model, queries.path(), chosen.len())?;
-    description.settings.insert("prompt".into(), model.encoder.settings().query_prompt.clone());
-    if let Some(split) = &args.split.split {
-        description.settings.insert("split".into(), split.clone());
-    }
+    let model = load(args, Role::Query)?;
+    let texts = queries.fingerprint_of(&chosen)?;
+    let mut description = describe(args, &model, Role::Query, texts);
+    (description.corpus, description.rows) = (queries.path().display().to_string(), chosen.len());
     let query = |row: usize| {
         let index = chosen[row];
         let tokens = model.query(&queries.text(index)?)?;
@@ -78,22 +73,36 @@ fn encode_queries(args: &EncodeArgs, path: &Path) -> anyhow::Result<EmbeddingSto
     encode_with_progress(args, &model, &description, query)
 }
 
+fn load(args: &EncodeArgs, role: Role) -> anyhow::Result<TextEncoder> {
+    let overrides = TextOverrides {
+        max_length: args.texts.max_length,
+        prompt: args.texts.prompt.as_deref(),
+        passage_format: args.texts.passage_format,
+    };
+    TextEncoder::load(&args.model, role, overrides)
+}
+
 fn encode_with_progress(
     args: &EncodeArgs,
     model: &TextEncoder,
     description: &StoreDescription,
     text: impl Fn(usize) -> anyhow::Result<Passage> + Sync,
 ) -> anyhow::Result<EmbeddingStore> {
+    let embed = model.embed_in(args.dtype, args.batch.into())?;
+    let store = StoreWriter::begin(&args.output, description, args.overwrite)?;
+    store.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    if store.is_complete() {
+        tracing::info!("{} holds this encoding already", args.output.display());
+    }
     let progress = Progress::new("Encoding", description.rows, "texts");
     let (mut started, mut stopping, mut rows) = (false, false, 0);
-    let embed = model.embed_in(args.dtype, args.batch.into())?;
     let signals = Signals::catch()?;
     // A signal ends it between shards: no text that follows is read, and what was is encoded and written.
     let text = |row: usize| {
         anyhow::ensure!(!signals.requested(), "stopped");
         text(row)
     };
-    let store = encode(&args.output, description, text, embed, |done| {
+    let store = encode(store, text, embed, |done| {
         // Rows of an earlier call must not enter the rate.
         if !std::mem::replace(&mut started, true) {
             progress.start_at(done.rows);
@@ -113,35 +122,23 @@ fn encode_with_progress(
     Ok(store?)
 }
 
-/// What decides the vectors, so that only an encoding of the same is resumed.
-fn describe(
-    args: &EncodeArgs,
-    model: &TextEncoder,
-    texts: &Path,
-    rows: usize,
-) -> anyhow::Result<StoreDescription> {
-    let settings = model.encoder.settings();
-    let bytes = std::fs::metadata(texts).map(|file| file.len())?;
-    Ok(StoreDescription {
-        model: format!("{} (weights {:016x})", model.name, fingerprint(model.encoder.weights())),
-        corpus: format!("{} ({bytes} bytes)", texts.display()),
-        rows,
+/// What decides the vectors, so that only an encoding of the same is gone on with; names and rows are the caller's.
+fn describe(args: &EncodeArgs, model: &TextEncoder, role: Role, texts: ContentHash) -> StoreDescription {
+    StoreDescription {
+        model: model.name.clone(),
+        corpus: String::new(),
+        rows: 0,
         dim: model.encoder.dim(),
         shard_rows: args.shard_rows,
         batch: args.batch.into(),
-        settings: BTreeMap::from([
-            ("pooling".into(), word(&settings.pooling)),
-            ("normalize".into(), settings.normalize.to_string()),
-            ("dtype".into(), word(&args.dtype)),
-            ("max_length".into(), model.max_length.to_string()),
-        ]),
-    })
-}
-
-fn fingerprint(weights: &[f32]) -> u64 {
-    let mut hasher = XxHash3_64::new();
-    for weight in weights {
-        hasher.write(&weight.to_le_bytes());
+        encoder: model.fingerprint.clone(),
+        other_encoder: model.pair.as_ref().map(|pair| pair.other.clone()),
+        settings: Fingerprint::new()
+            .with("encodes", role.plural())
+            .with("prompt", model.prompt())
+            .with("max_length", model.max_length())
+            .with("similarity", word(&model.encoder.settings().similarity))
+            .with("dtype", word(&args.dtype))
+            .with_content("texts", texts),
     }
-    hasher.finish()
 }

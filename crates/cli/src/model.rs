@@ -4,8 +4,8 @@ use std::path::Path;
 
 use contaccum_data::Passage;
 use contaccum_encoder::{
-    Bf16Encoder, Embedder, Encoder, Layout, ModelFolder, ModelSettings, PackedTokens, PassLimits,
-    PassageFormat, TextTokenizer, TokenSequence,
+    Bf16Encoder, Embedder, Encoder, Fingerprint, Layout, ModelFolder, ModelSettings, PackedTokens, Pair,
+    PassLimits, PassageFormat, Side, TextTokenizer, TokenSequence,
 };
 use contaccum_retrieval::BatchLimits;
 use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER};
@@ -27,6 +27,44 @@ impl Role {
             Self::Passage => PASSAGE_ENCODER,
         }
     }
+
+    fn side(self) -> Side {
+        match self {
+            Self::Query => Side::Query,
+            Self::Passage => Side::Passage,
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Query => Self::Passage,
+            Self::Passage => Self::Query,
+        }
+    }
+
+    /// What is encoded, in words.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Query => "queries",
+            Self::Passage => "passages",
+        }
+    }
+
+    fn max_length(self, settings: &ModelSettings) -> usize {
+        match self {
+            Self::Query => settings.query_max_length,
+            Self::Passage => settings.passage_max_length,
+        }
+    }
+}
+
+/// What of texts is to be done otherwise than the model folder says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TextOverrides<'a> {
+    pub max_length: Option<usize>,
+    pub prompt: Option<&'a str>,
+    pub passage_format: Option<PassageFormat>,
 }
 
 /// An encoder and what makes tokens of texts for it.
@@ -34,60 +72,88 @@ pub struct TextEncoder {
     pub name: String,
     pub encoder: Encoder,
     pub tokenizer: TextTokenizer,
-    pub max_length: usize,
+    /// What makes its vectors comparable with others: hashed once, when it is loaded.
+    pub fingerprint: Fingerprint,
+    /// The encoder of the other side, of two that were trained together.
+    pub pair: Option<Pair>,
+    role: Role,
 }
 
 impl TextEncoder {
     /// Loads the model of a folder or hub name; of an untied model, the encoder of that role.
-    pub fn load(name: &str, role: Role, max_length: Option<usize>) -> anyhow::Result<Self> {
+    pub fn load(name: &str, role: Role, overrides: TextOverrides) -> anyhow::Result<Self> {
         let of_role = Path::new(name).join(role.folder());
         let name = if of_role.is_dir() { of_role.display().to_string() } else { name.to_owned() };
         let folder = ModelFolder::locate(&name)?;
         let config = folder.config()?;
-        let settings = folder.settings()?;
         folder.warn_if_plain();
-        let max_length = max_length.unwrap_or(settings.max_seq_length);
-        if max_length > config.max_position_embeddings {
-            let positions = config.max_position_embeddings;
-            let what =
-                format!("--max-length {max_length}: {name} has {positions} positions (give at most that)");
-            return Err(BadUsage(what).into());
-        }
-        if max_length < 3 {
-            let what =
-                format!("--max-length {max_length}: no room beside the special tokens (give 3 or more)");
+        let settings = overrides.over(&name, role, &folder, folder.settings()?)?;
+        let pair = folder.record()?.pair;
+        if pair.as_ref().is_some_and(|pair| pair.side != role.side()) {
+            let what = format!(
+                "{name} was trained to encode {} (give the folder that holds {QUERY_ENCODER} and {PASSAGE_ENCODER})",
+                role.other().plural()
+            );
             return Err(BadUsage(what).into());
         }
         let weights = folder.weights(&Layout::new(&config))?;
         let tokenizer = folder.tokenizer()?;
         let encoder = Encoder::new(config, settings, weights);
+        let fingerprint = encoder.fingerprint(&tokenizer);
+        let encoder = Self { name, encoder, tokenizer, fingerprint, pair, role };
+        encoder.tell();
+        Ok(encoder)
+    }
+
+    fn tell(&self) {
+        let settings = self.encoder.settings();
+        let format = match (self.role, settings.passage_format) {
+            (Role::Query, _) => "",
+            (Role::Passage, PassageFormat::Pair) => ", title and text as a pair",
+            (Role::Passage, PassageFormat::Joined) => ", title and text joined",
+        };
         tracing::info!(
-            "model {name}: {} layers, {} dimensions, pooling {}, normalised {}, at most {max_length} tokens, prompt {:?}",
-            encoder.config().num_hidden_layers,
-            encoder.dim(),
-            word(&encoder.settings().pooling),
-            encoder.settings().normalize,
-            match role {
-                Role::Query => &encoder.settings().query_prompt,
-                Role::Passage => &encoder.settings().passage_prompt,
-            },
+            "model {}: {} layers, {} dimensions, pooling {}, normalised {}, at most {} tokens, prompt {:?}{format}",
+            self.name,
+            self.encoder.config().num_hidden_layers,
+            self.encoder.dim(),
+            settings.pooling.name(),
+            settings.normalize,
+            self.max_length(),
+            self.prompt(),
         );
-        Ok(Self { name, encoder, tokenizer, max_length })
+    }
+
+    /// Longest text in tokens.
+    pub fn max_length(&self) -> usize {
+        self.role.max_length(self.encoder.settings())
+    }
+
+    /// What is put before every text.
+    pub fn prompt(&self) -> &str {
+        match self.role {
+            Role::Query => &self.encoder.settings().query_prompt,
+            Role::Passage => &self.encoder.settings().passage_prompt,
+        }
     }
 
     /// A query, with its prompt, as tokens.
     pub fn query(&self, text: &str) -> anyhow::Result<TokenSequence> {
-        query_tokens(&self.tokenizer, self.encoder.settings(), text, self.max_length)
+        let settings = self.encoder.settings();
+        Ok(self.tokenizer.query(&settings.prompted_query(text), settings.query_max_length)?)
     }
 
     /// A passage, with its prompt, as tokens.
-    pub fn passage(&self, passage: &Passage, format: PassageFormat) -> anyhow::Result<TokenSequence> {
-        passage_tokens(&self.tokenizer, self.encoder.settings(), passage, format, self.max_length)
+    pub fn passage(&self, passage: &Passage) -> anyhow::Result<TokenSequence> {
+        let settings = self.encoder.settings();
+        let (title, text) = settings.prompted_passage(&passage.title, &passage.text);
+        let (format, longest) = (settings.passage_format, settings.passage_max_length);
+        Ok(self.tokenizer.passage(&title, &text, format, longest)?)
     }
 
     /// A function that writes the vectors of packed batches within `limits`.
     pub fn embed(&self, limits: BatchLimits) -> impl FnMut(&PackedTokens, &mut [f32]) {
-        embed(&self.encoder, limits, self.max_length)
+        embed(&self.encoder, limits, self.max_length())
     }
 
     /// [`TextEncoder::embed`] with layers that multiply in `dtype`.
@@ -97,7 +163,7 @@ impl TextEncoder {
             Dtype::Bf16 => {
                 let refuse = |error| BadUsage(format!("--dtype bf16: {error}"));
                 let encoder = Bf16Encoder::new(&self.encoder).map_err(refuse)?;
-                let mut buffers = buffers(&self.encoder, limits, self.max_length);
+                let mut buffers = buffers(&self.encoder, limits, self.max_length());
                 Box::new(move |tokens, vectors| encoder.embed(&mut buffers, tokens, vectors))
             }
         })
@@ -107,26 +173,47 @@ impl TextEncoder {
 /// Writes the vectors of a packed batch.
 pub type Embed<'a> = dyn FnMut(&PackedTokens, &mut [f32]) + 'a;
 
-/// A query, with its prompt, as tokens.
-pub fn query_tokens(
-    tokenizer: &TextTokenizer,
-    settings: &ModelSettings,
-    text: &str,
-    max_length: usize,
-) -> anyhow::Result<TokenSequence> {
-    Ok(tokenizer.query(&settings.prompted_query(text), max_length)?)
-}
-
-/// A passage, with its prompt, as tokens.
-pub fn passage_tokens(
-    tokenizer: &TextTokenizer,
-    settings: &ModelSettings,
-    passage: &Passage,
-    format: PassageFormat,
-    max_length: usize,
-) -> anyhow::Result<TokenSequence> {
-    let (title, text) = settings.prompted_passage(&passage.title, &passage.text);
-    Ok(tokenizer.passage(&title, &text, format, max_length)?)
+impl TextOverrides<'_> {
+    /// The folder's settings with these laid over them; what replaces a record of the folder is told.
+    fn over(
+        self,
+        name: &str,
+        role: Role,
+        folder: &ModelFolder,
+        recorded: ModelSettings,
+    ) -> anyhow::Result<ModelSettings> {
+        let mut settings = recorded.clone();
+        if let Some(length) = self.max_length {
+            let positions = folder.config()?.max_position_embeddings;
+            let problem = match length {
+                ..3 => "no room beside the special tokens (give 3 or more)".to_owned(),
+                _ if length > positions => format!("{name} has {positions} positions (give at most that)"),
+                _ => String::new(),
+            };
+            if !problem.is_empty() {
+                return Err(BadUsage(format!("--max-length {length}: {problem}")).into());
+            }
+            (settings.query_max_length, settings.passage_max_length) = (length, length);
+        }
+        if let Some(prompt) = self.prompt {
+            (settings.query_prompt, settings.passage_prompt) = (prompt.to_owned(), prompt.to_owned());
+        } else {
+            folder.notes()?.iter().for_each(|note| tracing::warn!("{note}"));
+        }
+        settings.passage_format = self.passage_format.unwrap_or(settings.passage_format);
+        let record = folder.record()?;
+        let (recorded_length, length) = (role.max_length(&recorded), role.max_length(&settings));
+        let replaced = [
+            (record.passage_format.is_some() && recorded.passage_format != settings.passage_format)
+                .then(|| format!("passage format {}", word(&recorded.passage_format))),
+            (record.query_max_length.is_some() && recorded_length != length)
+                .then(|| format!("at most {recorded_length} tokens")),
+        ];
+        for replaced in replaced.into_iter().flatten() {
+            tracing::warn!("{name} was trained with {replaced}: the flag given replaces that");
+        }
+        Ok(settings)
+    }
 }
 
 /// A function that writes the vectors of packed batches within `limits`, of sequences up to `longest` tokens.

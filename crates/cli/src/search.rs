@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use contaccum_data::{Corpus, Passage};
+use contaccum_encoder::{Fingerprint, tell_differences};
 use contaccum_retrieval::{EmbeddingStore, Run, check_names, encode_in_memory, search_store};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
-use crate::model::{Role, TextEncoder};
+use crate::model::{Role, TextEncoder, TextOverrides};
 use crate::output::{self, quoted};
 use crate::progress::Progress;
 use crate::texts::ChosenQueries;
@@ -18,18 +19,20 @@ const SNIPPET_CHARS: usize = 80;
 /// Searches for many queries into a run file, or for one onto stdout.
 pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     crate::use_threads(args.threads)?;
-    let index = EmbeddingStore::open(&args.index)?;
+    let index = open(&args.index, Role::Passage)?;
     let passages = index.ids()?;
+    let corpus = args.corpus.as_deref().map(|path| corpus_of(args, &index, path)).transpose()?;
+    let queries = Queries::open(args, &index)?;
     if args.output.is_some() {
         // Told before anything is encoded: a run file cannot hold every id.
-        check_names(&args.tag, [], passages.iter().map(String::as_str))?;
+        check_names(&args.tag, names(&queries.ids), names(&passages))?;
     }
-    let queries = QueryVectors::of(args)?;
+    let (dim, vectors) = queries.vectors(args)?;
     // One more than asked for may have to go.
     let depth = args.top_k.saturating_add(usize::from(args.ignore_identical_ids && args.top_k > 0));
     let found = {
         let _progress = Progress::waiting("Searching", format!("{} passages", passages.len()));
-        search_store(&queries.vectors, queries.dim, &index, &passages, depth)?
+        search_store(&vectors, dim, &index, &passages, depth)?
     };
     let mut run = Run::from_hits(&queries.ids, &passages, &found)?;
     if args.ignore_identical_ids {
@@ -53,60 +56,129 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
             output::next(format_args!("evaluate --run {} --qrels {qrels}", quoted(path)));
             Ok(())
         }
-        None => show(args, &run),
+        None => show(args, &run, corpus.as_ref()),
     }
 }
 
-/// The queries to search for, as vectors `[ids.len(), dim]`.
-struct QueryVectors {
-    ids: Vec<String>,
-    dim: usize,
-    vectors: Vec<f32>,
+fn names(ids: &[String]) -> impl Iterator<Item = &str> {
+    ids.iter().map(String::as_str)
 }
 
-impl QueryVectors {
-    fn of(args: &SearchArgs) -> anyhow::Result<Self> {
-        match (&args.input.query_embeddings, &args.input.queries, &args.input.query) {
-            (Some(folder), _, _) => Self::stored(folder),
+/// Opens a folder of vectors of that side.
+fn open(folder: &Path, role: Role) -> anyhow::Result<EmbeddingStore> {
+    let store = EmbeddingStore::open(folder)?;
+    let encodes = store.description().settings.get("encodes");
+    if encodes.is_some_and(|encodes| encodes != role.plural()) {
+        let (folder, other, wanted) = (folder.display(), role.other().plural(), role.plural());
+        anyhow::bail!("{folder}: holds vectors of {other} (give a folder of {wanted})");
+    }
+    Ok(store)
+}
+
+/// The corpus to show passages from, which must be the one that was encoded.
+fn corpus_of(args: &SearchArgs, index: &EmbeddingStore, path: &Path) -> anyhow::Result<Corpus> {
+    let corpus = Corpus::open_with(path, args.strict.into())?;
+    if !index.description().settings.has_content("texts", corpus.fingerprint()) {
+        anyhow::bail!(
+            "{}: its texts are not those of {} (give the corpus that was encoded, {}, or encode this one)",
+            corpus.path().display(),
+            args.index.display(),
+            index.description().corpus,
+        );
+    }
+    Ok(corpus)
+}
+
+/// Refuses queries of an encoder that the index was not made for, unless they are wanted.
+fn check_encoder(
+    args: &SearchArgs,
+    index: &EmbeddingStore,
+    name: &str,
+    encoder: &Fingerprint,
+) -> anyhow::Result<()> {
+    let description = index.description();
+    let Err(differences) = description.check_counterpart(encoder) else { return Ok(()) };
+    let half = if description.other_encoder.is_some() { "trained together with " } else { "" };
+    let told = format!(
+        "{}: its queries belong to the model {half}{}, and {name} is another: {}",
+        args.index.display(),
+        description.model,
+        tell_differences(&differences),
+    );
+    if !args.allow_other_model {
+        anyhow::bail!("{told} (search with the same model, or give --allow-other-model)");
+    }
+    tracing::warn!("{told}");
+    Ok(())
+}
+
+/// The queries to search for.
+struct Queries {
+    ids: Vec<String>,
+    source: QuerySource,
+}
+
+/// Queries as vectors, or what makes vectors of them.
+enum QuerySource {
+    Stored(EmbeddingStore),
+    Texts(Box<TextEncoder>, Vec<String>),
+}
+
+impl Queries {
+    /// Opens the queries, and what encodes them, for an index.
+    fn open(args: &SearchArgs, index: &EmbeddingStore) -> anyhow::Result<Self> {
+        let (ids, texts) = match (&args.input.query_embeddings, &args.input.queries, &args.input.query) {
+            (Some(folder), _, _) => {
+                let store = open(folder, Role::Query)?;
+                let description = store.description();
+                check_encoder(args, index, &description.model, &description.encoder)?;
+                return Ok(Self { ids: store.ids()?, source: QuerySource::Stored(store) });
+            }
             (None, Some(path), _) => {
                 let texts = ChosenQueries::open(path, args.split.as_deref(), args.strict)?;
-                if args.output.is_some() {
-                    check_names(&args.tag, texts.ids().iter().map(String::as_str), [])?;
-                }
                 let read = texts.chosen.iter().map(|&query| Ok(texts.queries.text(query)?));
-                Self::encoded(args, texts.ids(), &read.collect::<anyhow::Result<Vec<_>>>()?)
+                (texts.ids(), read.collect::<anyhow::Result<Vec<_>>>()?)
             }
-            (None, None, Some(text)) => {
-                Self::encoded(args, vec!["query".to_owned()], std::slice::from_ref(text))
-            }
+            (None, None, Some(text)) => (vec!["query".to_owned()], vec![text.clone()]),
             (None, None, None) => unreachable!("clap asks for one of them"),
-        }
-    }
-
-    fn stored(folder: &Path) -> anyhow::Result<Self> {
-        let store = EmbeddingStore::open(folder)?;
-        let (mut vectors, mut shard_vectors) = (Vec::new(), Vec::new());
-        for shard in 0..store.shards() {
-            store.read_shard(shard, &mut shard_vectors)?;
-            vectors.extend_from_slice(&shard_vectors);
-        }
-        Ok(Self { ids: store.ids()?, dim: store.description().dim, vectors })
-    }
-
-    fn encoded(args: &SearchArgs, ids: Vec<String>, texts: &[String]) -> anyhow::Result<Self> {
+        };
         let name = args.model.as_deref().expect("clap asks for a model beside texts");
-        let model = TextEncoder::load(name, Role::Query, args.max_length)?;
-        let tokens = texts.iter().map(|text| model.query(text)).collect::<anyhow::Result<Vec<_>>>()?;
-        let progress = Progress::new("Encoding", texts.len(), "queries");
-        let mut embed = model.embed(args.batch.into());
-        let mut done = 0;
-        let dim = model.encoder.dim();
-        let vectors = encode_in_memory(&tokens, dim, args.batch.into(), |batch, out| {
-            embed(batch, out);
-            done += batch.sequences();
-            progress.set(done);
-        })?;
-        Ok(Self { ids, dim, vectors })
+        let overrides = TextOverrides {
+            max_length: args.max_length,
+            prompt: args.prompt.as_deref(),
+            ..TextOverrides::default()
+        };
+        let model = TextEncoder::load(name, Role::Query, overrides)?;
+        check_encoder(args, index, &model.name, &model.fingerprint)?;
+        Ok(Self { ids, source: QuerySource::Texts(Box::new(model), texts) })
+    }
+
+    /// The width of a vector, and the vectors `[ids.len(), dim]`.
+    fn vectors(&self, args: &SearchArgs) -> anyhow::Result<(usize, Vec<f32>)> {
+        match &self.source {
+            QuerySource::Stored(store) => {
+                let (mut vectors, mut shard_vectors) = (Vec::new(), Vec::new());
+                for shard in 0..store.shards() {
+                    store.read_shard(shard, &mut shard_vectors)?;
+                    vectors.extend_from_slice(&shard_vectors);
+                }
+                Ok((store.description().dim, vectors))
+            }
+            QuerySource::Texts(model, texts) => {
+                let tokens =
+                    texts.iter().map(|text| model.query(text)).collect::<anyhow::Result<Vec<_>>>()?;
+                let progress = Progress::new("Encoding", texts.len(), "queries");
+                let mut embed = model.embed(args.batch.into());
+                let mut done = 0;
+                let dim = model.encoder.dim();
+                let vectors = encode_in_memory(&tokens, dim, args.batch.into(), |batch, out| {
+                    embed(batch, out);
+                    done += batch.sequences();
+                    progress.set(done);
+                })?;
+                Ok((dim, vectors))
+            }
+        }
     }
 }
 
@@ -150,13 +222,11 @@ impl ShownPassage {
     }
 }
 
-fn show(args: &SearchArgs, run: &Run) -> anyhow::Result<()> {
-    let corpus =
-        args.corpus.as_deref().map(|path| Corpus::open_with(path, args.strict.into())).transpose()?;
+fn show(args: &SearchArgs, run: &Run, corpus: Option<&Corpus>) -> anyhow::Result<()> {
     let documents = run.iter().flat_map(|(_, documents)| documents);
     let mut shown = Vec::new();
     for (rank, document) in (1..).zip(documents) {
-        let passage = corpus.as_ref().map(|corpus| passage_of(corpus, &document.id)).transpose()?;
+        let passage = corpus.map(|corpus| passage_of(corpus, &document.id)).transpose()?;
         let passage = passage.map(|Passage { title, text }| ShownPassage { title, text });
         shown.push(Shown { rank, score: document.score, id: document.id.clone(), passage });
     }

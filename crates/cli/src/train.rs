@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use contaccum_data::{Positives, TrainingSet};
-use contaccum_encoder::{ModelSettings, TextTokenizer};
+use contaccum_encoder::{ModelFolder, ModelSettings, TextTokenizer};
 use contaccum_retrieval::{BatchLimits, DevSet, DevSource, QueryMeasures, Side};
 use contaccum_study::Stop;
 use contaccum_training::{
@@ -38,6 +38,10 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let (run, dev) = open(asked.clone())?;
     notes::tell(run.notes());
     let config = run.config().clone();
+    if config.passage_prompt.is_none() {
+        let notes = ModelFolder::locate(&config.model)?.notes()?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+    }
     let summary = run.summary()?;
     let enough_memory = summary.memory.check_machine();
     let mut plan = plan(&config, &summary);
@@ -136,7 +140,7 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         ),
         named("truncation", lengths),
         named("longest texts", longest(summary)),
-        named("passage format", word(&config.passage_format)),
+        named("passage format", word(&settings.passage_format)),
         named("recompute", config.recompute.name().to_owned()),
         named("method", format!("{}: {}", config.method.name(), batches(&summary.point))),
         named("banks", banks(config, &summary.point)),
@@ -301,7 +305,7 @@ pub fn dev_set(
         max_queries: config.max_eval_queries,
         query_max_length: config.query_max_length,
         passage_max_length: config.passage_max_length,
-        passage_format: config.passage_format,
+        passage_format: settings.passage_format,
         ignore_identical_ids: config.ignore_identical_ids,
         strictness: config.strict.into(),
     };
@@ -328,6 +332,10 @@ impl Observer for Reporter<'_> {
     }
 
     fn warned(&mut self, warning: &RunWarning) {
+        self.progress.pause(|| tracing::warn!("{warning}"));
+    }
+
+    fn told(&mut self, warning: &str) {
         self.progress.pause(|| tracing::warn!("{warning}"));
     }
 

@@ -12,6 +12,7 @@ use crate::table::{Column, Shape, Table};
 use crate::training_file::InlinePassage;
 use crate::{Error, Kind, Passage, PassageIndex, Result};
 
+use contaccum_files::ContentHash;
 use twox_hash::XxHash3_128;
 
 const JSON_SHAPE: &str = r#"{"_id": "...", "title": "...", "text": "..."} (the title may be left out)"#;
@@ -137,13 +138,14 @@ impl Corpus {
         PassageIndex(self.repeats.first(passage.0))
     }
 
+    /// Hash of every id, title and text in order: equal for equal passages, whatever file they came from.
+    pub fn fingerprint(&self) -> ContentHash {
+        self.store.fingerprint()
+    }
+
     /// The file that was read.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub(crate) fn ids(&self) -> &Ids {
-        &self.store.ids
     }
 }
 

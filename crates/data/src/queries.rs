@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use contaccum_files::{ContentHash, ContentHasher};
 use twox_hash::XxHash3_128;
 
 use crate::corpus::missing_id;
@@ -10,7 +11,7 @@ use crate::notes::{Notes, Oddity, Reading, Strictness};
 use crate::records::Records;
 use crate::repeats::Repeats;
 use crate::source::{Layout, Source, find};
-use crate::store::{Store, StoreWriter};
+use crate::store::{Store, StoreWriter, hash_record};
 use crate::table::{Column, Shape, Table};
 use crate::{Error, Kind, QueryIndex, Result};
 
@@ -144,6 +145,23 @@ impl Queries {
     /// The first query with the same text: `query` itself where none before it has it.
     pub fn first_of_equal(&self, query: QueryIndex) -> QueryIndex {
         QueryIndex(self.repeats.first(query.0))
+    }
+
+    /// Hash of every id, text and answer in order: equal for equal queries, whatever file they came from.
+    pub fn fingerprint(&self) -> ContentHash {
+        self.store.fingerprint()
+    }
+
+    /// Hash of the ids and texts of some of them, in the order given; answers are left out.
+    ///
+    /// # Errors
+    /// As [`Queries::text`].
+    pub fn fingerprint_of(&self, chosen: &[QueryIndex]) -> Result<ContentHash> {
+        let mut hasher = ContentHasher::new();
+        for &query in chosen {
+            hash_record(&mut hasher, self.id(query), [self.text(query)?.as_str()]);
+        }
+        Ok(hasher.finish())
     }
 
     /// The file that was read.

@@ -6,10 +6,10 @@
 //! slot of 5 at a load of 7/16 to 7/8.
 
 use std::fs::File;
-use std::hash::Hasher;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use contaccum_files::{ContentHash, ContentHasher};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use twox_hash::XxHash3_64;
@@ -55,15 +55,6 @@ impl Ids {
             }
         }
     }
-
-    /// Feeds the count and every id to a hash.
-    pub fn fingerprint(&self, hasher: &mut XxHash3_64) {
-        hasher.write_u64(self.len() as u64);
-        for end in &self.ends {
-            hasher.write_u64(*end);
-        }
-        hasher.write(self.bytes.as_bytes());
-    }
 }
 
 fn text_of<'a>(bytes: &'a str, ends: &[u64], number: u32) -> &'a str {
@@ -85,9 +76,15 @@ pub(crate) struct Store {
     pub ids: Ids,
     file: File,
     ends: Vec<u64>,
+    fingerprint: ContentHash,
 }
 
 impl Store {
+    /// Hash of all records in order.
+    pub fn fingerprint(&self) -> ContentHash {
+        self.fingerprint
+    }
+
     /// The strings of a record, in the order they were given.
     pub fn read(&self, number: u32) -> Result<Vec<String>> {
         let (start, end) = span(&self.ends, number);
@@ -136,12 +133,22 @@ fn spool_error(source: io::Error) -> Error {
     }
 }
 
+/// Hashes a record: its id and its texts.
+pub(crate) fn hash_record<'a>(
+    hasher: &mut ContentHasher,
+    id: &'a str,
+    texts: impl IntoIterator<Item = &'a str>,
+) {
+    std::iter::once(id).chain(texts).for_each(|text| hasher.update_text(text));
+}
+
 /// A store being filled.
 pub(crate) struct StoreWriter {
     ids: Ids,
     file: BufWriter<File>,
     ends: Vec<u64>,
     end: u64,
+    hasher: ContentHasher,
 }
 
 impl StoreWriter {
@@ -152,6 +159,7 @@ impl StoreWriter {
             file: BufWriter::with_capacity(1 << 18, file),
             ends: Vec::new(),
             end: 0,
+            hasher: ContentHasher::new(),
         })
     }
 
@@ -170,6 +178,8 @@ impl StoreWriter {
         if !self.ids.insert(id, number) {
             return Ok(None);
         }
+        let strings: Vec<&str> = strings.into_iter().collect();
+        hash_record(&mut self.hasher, id, strings.iter().copied());
         for text in strings {
             let length = text.len() as u64;
             self.file.write_all(&length.to_le_bytes()).map_err(spool_error)?;
@@ -182,6 +192,6 @@ impl StoreWriter {
 
     pub fn finish(self) -> Result<Store> {
         let file = self.file.into_inner().map_err(|error| spool_error(error.into_error()))?;
-        Ok(Store { ids: self.ids, file, ends: self.ends })
+        Ok(Store { ids: self.ids, file, ends: self.ends, fingerprint: self.hasher.finish() })
     }
 }

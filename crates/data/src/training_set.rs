@@ -1,9 +1,8 @@
 use std::fmt;
-use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use twox_hash::XxHash3_64;
+use contaccum_files::{ContentHash, ContentHasher};
 
 use crate::notes::{Notes, Strictness};
 use crate::rows::RowDraft;
@@ -270,27 +269,29 @@ impl TrainingSet {
         &self.summary
     }
 
-    /// XXH3-64 of the passage ids, and of every row's query id, positives and negatives, all in order: equal
-    /// for equal data, so that a resumed run can refuse other data. Texts are not part of it.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = XxHash3_64::with_seed(0);
-        self.corpus.ids().fingerprint(&mut hasher);
-        hasher.write_u64(self.rows.len() as u64);
+    /// Hash of all texts with their ids: those of queries, of positives and of every hard negative.
+    pub fn texts_fingerprint(&self) -> ContentHash {
+        let mut hasher = ContentHasher::new();
+        for texts in [self.corpus.fingerprint(), self.queries.fingerprint()] {
+            hasher.update(&texts.0.to_le_bytes());
+        }
+        hasher.finish()
+    }
+
+    /// Hash of which passages are positives and negatives of which query, in the order of the rows.
+    pub fn rows_fingerprint(&self) -> ContentHash {
+        let mut hasher = ContentHasher::new();
+        let mut number = |number: u32| hasher.update(&number.to_le_bytes());
         for row in self.rows.iter() {
-            let id = self.queries.id(row.query);
-            hasher.write_u64(id.len() as u64);
-            hasher.write(id.as_bytes());
+            number(row.query.0);
             for list in [row.positives, row.negatives] {
-                hasher.write_u64(list.len() as u64);
-                for passage in list {
-                    hasher.write_u32(passage.0);
-                }
+                number(list.len() as u32);
+                list.iter().for_each(|passage| number(passage.0));
             }
         }
-        // Rows without prompts keep the fingerprint that they had before there were any.
         for (row, prompt) in (0..self.rows.len()).filter_map(|row| Some((row, self.row_prompt(row)?))) {
-            hasher.write_u64(row as u64);
-            hasher.write(prompt.as_bytes());
+            hasher.update(&(row as u64).to_le_bytes());
+            hasher.update_text(prompt);
         }
         hasher.finish()
     }

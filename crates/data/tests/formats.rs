@@ -301,12 +301,37 @@ fn the_fingerprint_is_of_the_data_and_not_of_its_compression() {
     let line = r#"{"query": "a", "pos": ["p"], "neg": ["n"]}
 {"query": "b", "pos": ["p"], "neg": ["n"]}"#;
     let folder = folder();
-    let fingerprint = |name, content: &str| open_file(write(folder.path(), name, content)).fingerprint();
+    let fingerprint = |name, content: &str| {
+        let set = open_file(write(folder.path(), name, content));
+        (set.rows_fingerprint(), set.texts_fingerprint())
+    };
     let plain = fingerprint("a.jsonl", line);
     assert_eq!(plain, fingerprint("a.jsonl.zst", line));
     assert_ne!(plain, fingerprint("b.jsonl", line.split_once('\n').unwrap().0));
     assert_ne!(plain, fingerprint("c.jsonl", &line.replace("\"n\"", "\"o\"")));
     assert_ne!(plain, fingerprint("d.jsonl", &line.replacen("\"neg\"", "\"not\"", 1)));
+    let other_query = fingerprint("e.jsonl", &line.replace("\"b\"", "\"c\""));
+    assert_eq!((plain.0, plain.1 != other_query.1), (other_query.0, true), "texts alone differ");
+}
+
+#[test]
+fn texts_under_the_same_ids_and_of_the_same_length_are_told_apart() {
+    let folder = folder();
+    let corpus =
+        |content: &str| Corpus::open(&write(folder.path(), "c.jsonl", content)).unwrap().fingerprint();
+    let line = r#"{"_id": "1", "title": "ab", "text": "c"}"#;
+    let same = r#"{"text": "c", "_id": "1", "more": 5, "title": "ab"}"#;
+    assert_eq!(corpus(line), corpus(same));
+    assert_ne!(corpus(line), corpus(r#"{"_id": "1", "title": "a", "text": "bc"}"#));
+    assert_ne!(corpus(line), corpus(r#"{"_id": "1", "title": "ab", "text": "d"}"#));
+    assert_ne!(corpus(line), corpus(r#"{"_id": "2", "title": "ab", "text": "c"}"#));
+    let (a, b) = (r#"{"_id": "1", "text": "a"}"#, r#"{"_id": "2", "text": "b"}"#);
+    assert_ne!(corpus(&format!("{a}\n{b}")), corpus(&format!("{b}\n{a}")));
+    let path = write(folder.path(), "q.jsonl", format!("{a}\n{b}"));
+    let queries = Queries::open(&path).unwrap();
+    let both = [QueryIndex(0), QueryIndex(1)];
+    assert_eq!(queries.fingerprint_of(&both).unwrap(), queries.fingerprint());
+    assert_ne!(queries.fingerprint_of(&both[..1]).unwrap(), queries.fingerprint());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use contaccum_files::{create_folder, read_json_if_there, write, write_folder, wr
 use serde_json::{Map, Value, json};
 
 use crate::{
-    BertConfig, EncoderError, Layout, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
-    error::one_line, folder::is_hub_name, weights::save_weights,
+    BertConfig, EncoderError, Layout, ModelRecord, ModelSettings, Pair, PassageFormat, Pooling, Similarity,
+    TextTokenizer, error::one_line, folder::is_hub_name, weights::save_weights,
 };
 
 /// What a reader of the exported folder is told beside the settings.
@@ -17,8 +17,8 @@ pub struct ModelCard {
     pub title: String,
     /// The model training started from; named as base model where it is a name on the hub.
     pub base_model: Option<String>,
-    /// How passages were given to the encoder.
-    pub passage_format: PassageFormat,
+    /// The other half, of two encoders that were trained together; recorded in the folder.
+    pub pair: Option<Pair>,
     /// Training settings by name, in the order of the table.
     pub training: Vec<(String, String)>,
 }
@@ -42,6 +42,7 @@ pub fn export_folder(
         save_weights(&folder.join("model.safetensors"), layout, weights)?;
         tokenizer.save(folder, settings.max_seq_length)?;
         write_settings(folder, config, settings)?;
+        ModelRecord::of(settings, card.pair.clone()).write(folder)?;
         let text = card.render(config, settings);
         Ok(write(&folder.join("README.md"), |file| file.write_all(text.as_bytes()))?)
     })
@@ -118,9 +119,13 @@ impl ModelCard {
     fn render(&self, config: &BertConfig, settings: &ModelSettings) -> String {
         let base = self.base_model.as_deref().filter(|name| is_hub_name(name));
         let base_line = base.map(|name| format!("base_model: {name}\n")).unwrap_or_default();
-        let passages = match self.passage_format {
+        let passages = match settings.passage_format {
             PassageFormat::Pair => "[\"A title\", \"The text of a passage.\"]",
             PassageFormat::Joined => "\"A title The text of a passage.\"",
+        };
+        let passage_format = match settings.passage_format {
+            PassageFormat::Pair => "title and text as a segment pair",
+            PassageFormat::Joined => "title, a space, text",
         };
         let pooling = match settings.pooling {
             Pooling::Cls => "first token",
@@ -136,7 +141,14 @@ impl ModelCard {
             ("Pooling".to_owned(), pooling.to_owned()),
             ("Normalised".to_owned(), if settings.normalize { "yes" } else { "no" }.to_owned()),
             ("Similarity".to_owned(), similarity.to_owned()),
-            ("Maximum length".to_owned(), format!("{} tokens", settings.max_seq_length)),
+            ("Passages".to_owned(), passage_format.to_owned()),
+            (
+                "Maximum length".to_owned(),
+                format!(
+                    "queries {}, passages {} tokens",
+                    settings.query_max_length, settings.passage_max_length
+                ),
+            ),
         ];
         for (name, prompt) in
             [("Query prompt", &settings.query_prompt), ("Passage prompt", &settings.passage_prompt)]

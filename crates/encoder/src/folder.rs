@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    BertConfig, EncoderError, Layout, ModelSettings, TextTokenizer,
+    BertConfig, EncoderError, Layout, ModelRecord, ModelSettings, TextTokenizer,
     hub::Hub,
     notice::warn_once,
-    settings::Modules,
+    settings::{Modules, Usage},
     weights::{load_weights, read_weights},
 };
 
@@ -91,6 +91,32 @@ impl ModelFolder {
                 self.path.display()
             ));
         }
+    }
+
+    /// Reads what the folder records beside them in `contaccum.json`, which training writes.
+    ///
+    /// # Errors
+    /// When the file is broken.
+    pub fn record(&self) -> Result<ModelRecord, EncoderError> {
+        ModelRecord::read(&self.path)
+    }
+
+    /// What to tell whoever uses the model, a line each: prompts in the folder that its texts do not get.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::settings`].
+    pub fn notes(&self) -> Result<Vec<String>, EncoderError> {
+        if self.modules.pooling.is_none() {
+            return Ok(Vec::new());
+        }
+        let note = |name: String| {
+            format!(
+                "{}: its prompt {name:?} is put before no text, as in sentence-transformers, where queries get the \
+                 prompt \"query\" and passages \"document\" (--query-prompt and --passage-prompt give others)",
+                self.path.display()
+            )
+        };
+        Ok(Usage::read(&self.path)?.unused.into_iter().map(note).collect())
     }
 
     /// Reads the tokenizer.

@@ -11,7 +11,7 @@ use contaccum_files::read_json_if_there;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{BertConfig, EncoderError};
+use crate::{BertConfig, EncoderError, ModelRecord, PassageFormat};
 
 /// How the hidden states of a sequence become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,16 @@ pub enum Pooling {
     Cls,
     /// The mean over all tokens of the last layer.
     Mean,
+}
+
+impl Pooling {
+    /// The name used in recipes, flags and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+        }
+    }
 }
 
 /// How two vectors are compared.
@@ -46,21 +56,31 @@ pub struct ModelSettings {
     pub query_prompt: String,
     /// Text put before every passage.
     pub passage_prompt: String,
-    /// Longest sequence in tokens, special tokens included.
+    /// How a passage's title and text become one sequence.
+    pub passage_format: PassageFormat,
+    /// Longest query in tokens, special tokens included.
+    pub query_max_length: usize,
+    /// Longest passage in tokens, special tokens included.
+    pub passage_max_length: usize,
+    /// Longest sequence in tokens, special tokens included: the one length that sentence-transformers knows.
     pub max_seq_length: usize,
 }
 
 impl ModelSettings {
     /// DPR's convention, which stands for a folder that records nothing: the CLS token, compared by dot product,
-    /// no prompts, as many tokens as the model has positions.
+    /// no prompts, title and text as a pair, as many tokens as the model has positions.
     pub fn plain(config: &BertConfig) -> Self {
+        let longest = config.max_position_embeddings;
         Self {
             pooling: Pooling::Cls,
             normalize: false,
             similarity: Similarity::Dot,
             query_prompt: String::new(),
             passage_prompt: String::new(),
-            max_seq_length: config.max_position_embeddings,
+            passage_format: PassageFormat::Pair,
+            query_max_length: longest,
+            passage_max_length: longest,
+            max_seq_length: longest,
         }
     }
 
@@ -81,10 +101,18 @@ impl ModelSettings {
     pub(crate) fn read(folder: &Path, modules: &Modules, config: &BertConfig) -> Result<Self, EncoderError> {
         let transformer = folder.join(&modules.transformer);
         let max_seq_length = max_seq_length(&transformer, config)?;
-        let Some(pooling) = &modules.pooling else {
-            return Ok(Self { max_seq_length, ..Self::plain(config) });
+        let record = ModelRecord::read(folder)?;
+        // Who shortens the folder's one length in Python shortens both.
+        let longest = |recorded: Option<usize>| recorded.unwrap_or(max_seq_length).min(max_seq_length);
+        let plain = Self {
+            passage_format: record.passage_format.unwrap_or(PassageFormat::Pair),
+            query_max_length: longest(record.query_max_length),
+            passage_max_length: longest(record.passage_max_length),
+            max_seq_length,
+            ..Self::plain(config)
         };
-        let (query_prompt, passage_prompt, similarity) = read_usage(folder)?;
+        let Some(pooling) = &modules.pooling else { return Ok(plain) };
+        let Usage { query_prompt, passage_prompt, similarity, .. } = Usage::read(folder)?;
         let has_prompts = !(query_prompt.is_empty() && passage_prompt.is_empty());
         Ok(Self {
             pooling: read_pooling(&folder.join(pooling).join("config.json"), config, has_prompts)?,
@@ -92,7 +120,7 @@ impl ModelSettings {
             similarity,
             query_prompt,
             passage_prompt,
-            max_seq_length,
+            ..plain
         })
     }
 }
@@ -255,30 +283,45 @@ fn max_seq_length(transformer: &Path, config: &BertConfig) -> Result<usize, Enco
     Ok(limit.min(config.max_position_embeddings))
 }
 
-/// Query prompt, passage prompt and similarity from `config_sentence_transformers.json`.
-fn read_usage(folder: &Path) -> Result<(String, String, Similarity), EncoderError> {
-    let place = folder.join("config_sentence_transformers.json");
-    let fields: Fields = read_json_if_there(&place)?.unwrap_or_default();
-    let model_type = fields.get("model_type").unwrap_or(&Value::Null);
-    if !(model_type.is_null() || model_type == "SentenceTransformer") {
-        let what = format!("model_type {model_type} is not supported; only SentenceTransformer is");
-        return Err(unsupported(&place, what));
-    }
-    // Without a value sentence-transformers compares by cosine.
-    let similarity = match fields.get("similarity_fn_name").and_then(Value::as_str) {
-        None | Some("cosine") => Similarity::Cosine,
-        Some("dot" | "dot_product") => Similarity::Dot,
-        Some(other) => {
-            let what = format!("similarity_fn_name {other} is not supported; only cosine and dot are");
+/// What `config_sentence_transformers.json` says.
+pub(crate) struct Usage {
+    query_prompt: String,
+    passage_prompt: String,
+    similarity: Similarity,
+    /// Prompts that the file holds and neither queries nor passages get.
+    pub(crate) unused: Vec<String>,
+}
+
+impl Usage {
+    pub(crate) fn read(folder: &Path) -> Result<Self, EncoderError> {
+        let place = folder.join("config_sentence_transformers.json");
+        let fields: Fields = read_json_if_there(&place)?.unwrap_or_default();
+        let model_type = fields.get("model_type").unwrap_or(&Value::Null);
+        if !(model_type.is_null() || model_type == "SentenceTransformer") {
+            let what = format!("model_type {model_type} is not supported; only SentenceTransformer is");
             return Err(unsupported(&place, what));
         }
-    };
-    let prompts = fields.get("prompts").and_then(Value::as_object);
-    let default = fields.get("default_prompt_name").and_then(Value::as_str);
-    // The order in which encode_query and encode_document look for a prompt, then the default.
-    let prompt = |names: &[&str]| {
-        let mut named = names.iter().copied().chain(default).filter_map(|name| prompts?.get(name)?.as_str());
-        named.next().unwrap_or_default().to_owned()
-    };
-    Ok((prompt(&["query"]), prompt(&["document", "passage", "corpus"]), similarity))
+        // Without a value sentence-transformers compares by cosine.
+        let similarity = match fields.get("similarity_fn_name").and_then(Value::as_str) {
+            None | Some("cosine") => Similarity::Cosine,
+            Some("dot" | "dot_product") => Similarity::Dot,
+            Some(other) => {
+                let what = format!("similarity_fn_name {other} is not supported; only cosine and dot are");
+                return Err(unsupported(&place, what));
+            }
+        };
+        let prompts = fields.get("prompts").and_then(Value::as_object);
+        let prompt = |name: &str| prompts.and_then(|prompts| prompts.get(name)?.as_str()).unwrap_or_default();
+        // In sentence-transformers (6.2) every model has prompts of these names, empty where the file gives none, so
+        // that encode_query and encode_document never come to another name or to the default.
+        let (query_prompt, passage_prompt) = (prompt("query").to_owned(), prompt("document").to_owned());
+        let default = fields.get("default_prompt_name").and_then(Value::as_str);
+        let unused = ["passage", "corpus"]
+            .into_iter()
+            .chain(default)
+            .filter(|name| !["query", "document", ""].contains(name) && !prompt(name).is_empty());
+        let mut unused: Vec<String> = unused.map(str::to_owned).collect();
+        unused.dedup();
+        Ok(Self { query_prompt, passage_prompt, similarity, unused })
+    }
 }

@@ -66,7 +66,7 @@ fn old_schema() -> TempDir {
     put(folder.path(), "1_Pooling/config.json", pooling);
     put(folder.path(), "sentence_bert_config.json", json!({ "max_seq_length": 12, "do_lower_case": false }));
     let usage = json!({ "__version__": { "sentence_transformers": "3.0.0" }, "similarity_fn_name": "dot",
-        "prompts": { "query": "query: ", "passage": "passage: " }, "default_prompt_name": null });
+        "prompts": { "query": "query: ", "document": "passage: " }, "default_prompt_name": null });
     put(folder.path(), "config_sentence_transformers.json", usage);
     folder
 }
@@ -107,6 +107,9 @@ fn expected_settings() -> ModelSettings {
         similarity: Similarity::Dot,
         query_prompt: "query: ".into(),
         passage_prompt: "passage: ".into(),
+        passage_format: PassageFormat::Pair,
+        query_max_length: 12,
+        passage_max_length: 12,
         max_seq_length: 12,
     }
 }
@@ -150,13 +153,40 @@ fn the_maximum_length_never_exceeds_the_positions_of_the_model() {
 }
 
 #[test]
-fn the_default_prompt_stands_for_a_prompt_without_a_name() {
+fn queries_and_passages_get_the_prompts_that_sentence_transformers_gives_them_and_others_are_told() {
     let folder = old_schema();
-    let usage = json!({ "prompts": { "query": "ask: ", "all": "text: " }, "default_prompt_name": "all" });
-    put(folder.path(), "config_sentence_transformers.json", usage);
-    let settings = locate(folder.path()).unwrap().settings().unwrap();
-    assert_eq!((settings.query_prompt.as_str(), settings.passage_prompt.as_str()), ("ask: ", "text: "));
-    assert_eq!(settings.similarity, Similarity::Cosine);
+    let prompts = |usage: Value| {
+        put(folder.path(), "config_sentence_transformers.json", usage);
+        let model = locate(folder.path()).unwrap();
+        let settings = model.settings().unwrap();
+        (settings.query_prompt, settings.passage_prompt, model.notes().unwrap().join("\n"))
+    };
+    let (query, passage, told) =
+        prompts(json!({ "prompts": { "query": "ask: ", "all": "text: " }, "default_prompt_name": "all" }));
+    assert_eq!((query.as_str(), passage.as_str()), ("ask: ", ""));
+    assert!(told.contains("\"all\"") && told.lines().count() == 1, "{told}");
+    let (_, passage, told) = prompts(json!({ "prompts": { "passage": "p: ", "corpus": "c: " } }));
+    assert!(passage.is_empty() && told.contains("\"passage\"") && told.contains("\"corpus\""), "{told}");
+    let (_, passage, told) = prompts(json!({ "prompts": { "document": "d: ", "passage": "" } }));
+    assert_eq!((passage.as_str(), told.as_str()), ("d: ", ""));
+    let (query, _, told) =
+        prompts(json!({ "prompts": { "query": "ask: " }, "default_prompt_name": "query" }));
+    assert_eq!((query.as_str(), told.as_str()), ("ask: ", ""));
+    assert_eq!(locate(folder.path()).unwrap().settings().unwrap().similarity, Similarity::Cosine);
+}
+
+#[test]
+fn formats_and_lengths_are_read_from_the_record_and_never_exceed_the_folders_own_length() {
+    let folder = old_schema();
+    let settings = || locate(folder.path()).unwrap().settings();
+    put(folder.path(), "contaccum.json", json!({ "passage_format": "joined", "query_max_length": 5 }));
+    let read = settings().unwrap();
+    assert_eq!(read.passage_format, PassageFormat::Joined);
+    assert_eq!((read.query_max_length, read.passage_max_length), (5, read.max_seq_length));
+    put(folder.path(), "contaccum.json", json!({ "passage_max_length": 500 }));
+    assert_eq!(settings().unwrap().passage_max_length, read.max_seq_length);
+    refusal(&folder, "contaccum.json", json!({ "query_max_length": 2 }));
+    refusal(&folder, "contaccum.json", json!({ "passage_format": "both" }));
 }
 
 #[test]
@@ -491,7 +521,7 @@ fn card() -> ModelCard {
     ModelCard {
         title: "A tiny\nmodel".into(),
         base_model: Some("someone/some-model".into()),
-        passage_format: PassageFormat::Pair,
+        pair: None,
         training: vec![("--temperature".into(), "0.05".into()), ("a|b".into(), "two\nlines".into())],
     }
 }
@@ -542,6 +572,7 @@ fn an_export_has_the_files_and_fields_that_sentence_transformers_reads() {
         "README.md",
         "config.json",
         "config_sentence_transformers.json",
+        "contaccum.json",
         "model.safetensors",
         "modules.json",
         "sentence_bert_config.json",

@@ -32,9 +32,7 @@ fn settings(pooling: Pooling, normalize: bool) -> ModelSettings {
         pooling,
         normalize,
         similarity: Similarity::Dot,
-        query_prompt: String::new(),
-        passage_prompt: String::new(),
-        max_seq_length: 8,
+        ..ModelSettings::plain(&BertConfig { max_position_embeddings: 8, ..BertConfig::default() })
     }
 }
 

@@ -48,3 +48,17 @@ pub use resident::resident_zeros;
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }
+
+/// The instruction set that operations run on here. It decides how sums are cut, and so the last bits of a result.
+pub fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "x86-64 with AVX-512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "x86-64 with AVX2 and FMA";
+        }
+    }
+    std::env::consts::ARCH
+}

@@ -8,6 +8,7 @@ use contaccum_data::{Corpus, Notes, PassageIndex, Qrels, Queries, QueryIndex, St
 use contaccum_encoder::{
     Embedder, Encoder, ModelSettings, PackedTokens, PassLimits, PassageFormat, TextTokenizer, TokenSequence,
 };
+use contaccum_files::{ContentHash, ContentHasher};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +160,7 @@ pub struct DevSet {
     missing: Vec<String>,
     qrels: Qrels,
     notes: Notes,
+    content: ContentHash,
 }
 
 impl DevSet {
@@ -178,6 +180,7 @@ impl DevSet {
         let missing = qrels.iter().map(|(query, _)| query).filter(|query| queries.index_of(query).is_none());
         let missing: Vec<String> = missing.take(most - chosen.len()).map(str::to_owned).collect();
         let notes = [corpus.notes(), queries.notes(), qrels.notes()].into_iter().cloned().collect();
+        let content = content(&corpus, &queries, &chosen, &qrels)?;
         let all: Vec<PassageIndex> = (0..corpus.len() as u32).map(PassageIndex).collect();
         let passage = |&index: &PassageIndex| {
             let passage = corpus.get(index)?;
@@ -196,6 +199,7 @@ impl DevSet {
             missing,
             qrels,
             notes,
+            content,
             source,
         })
     }
@@ -206,10 +210,11 @@ impl DevSet {
         folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// Whether `measures` are of this folder and split, and of all its queries.
+    /// Whether `measures` are of this folder and split with the content it has now, and of all its queries.
     pub fn answers(&self, measures: &QueryMeasures) -> bool {
         measures.data == self.source.folder
             && measures.split == self.source.split
+            && measures.content == Some(self.content)
             && measures.queries == self.asked()
     }
 
@@ -307,10 +312,32 @@ impl DevSet {
         Ok(QueryMeasures {
             data: self.source.folder.clone(),
             split: self.source.split.clone(),
+            content: Some(self.content),
             measures: measures.collect(),
             queries: asked.into_iter().map(str::to_owned).collect(),
         })
     }
+}
+
+/// The hash of what is measured on: passages, queries and their judgments.
+fn content(
+    corpus: &Corpus,
+    queries: &Queries,
+    chosen: &[QueryIndex],
+    qrels: &Qrels,
+) -> Result<ContentHash, DevError> {
+    let mut hasher = ContentHasher::new();
+    hasher.update(&corpus.fingerprint().0.to_le_bytes());
+    hasher.update(&queries.fingerprint_of(chosen)?.0.to_le_bytes());
+    for &query in chosen {
+        let judgments = qrels.judgments(queries.id(query));
+        hasher.update(&(judgments.len() as u64).to_le_bytes());
+        for (passage, relevance) in judgments {
+            hasher.update_text(passage);
+            hasher.update(&relevance.to_le_bytes());
+        }
+    }
+    Ok(hasher.finish())
 }
 
 /// Measures query by query: what `evaluations/<name>.json` of a run holds.
@@ -320,6 +347,9 @@ pub struct QueryMeasures {
     pub data: PathBuf,
     /// Split of the judgments.
     pub split: String,
+    /// Hash of the passages, queries and judgments; absent in files of earlier versions.
+    #[serde(default)]
+    pub content: Option<ContentHash>,
     /// Ids of the queries that have a relevant passage.
     pub queries: Vec<String>,
     /// Values by the measure's name, in the order of `queries`.

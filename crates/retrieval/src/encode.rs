@@ -1,12 +1,13 @@
 //! Turning texts into vectors: length-sorted packed batches, shard after shard to disk.
 
-use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use contaccum_encoder::{PackedTokens, TokenSequence};
 use rayon::prelude::*;
 
-use crate::embeddings::{BatchLimits, EmbeddingStore, StoreDescription, StoreError, StoreWriter};
+use crate::embeddings::{EmbeddingStore, StoreError};
+use crate::manifest::{BatchLimits, StoreDescription};
+use crate::writer::StoreWriter;
 
 /// Whatever a source of passages fails with.
 type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -43,12 +44,6 @@ pub enum EncodeError {
         /// Row in the corpus.
         row: usize,
     },
-    /// A size that must be positive is zero.
-    #[error("{name} is 0; it must be at least 1")]
-    Zero {
-        /// The size.
-        name: &'static str,
-    },
 }
 
 /// One passage of a corpus, ready to be encoded.
@@ -71,7 +66,7 @@ pub struct EncodeProgress {
     pub tokens: usize,
 }
 
-/// Encodes a corpus into the store at `folder`, or finishes an encoding begun there.
+/// Encodes what a store still lacks.
 ///
 /// `passage` gives the passage of a row, and is called from many threads, a shard ahead of the encoder. `embed`
 /// writes the vectors of a packed batch, `[sequences, dim]` row-major. Within a shard passages are sorted by length
@@ -81,28 +76,19 @@ pub struct EncodeProgress {
 /// # Errors
 /// One line that says which passage or file and what to do; nothing already encoded is lost.
 pub fn encode<E: Into<SourceError> + Send>(
-    folder: &Path,
-    description: &StoreDescription,
+    mut store: StoreWriter,
     passage: impl Fn(usize) -> Result<Passage, E> + Sync,
     mut embed: impl FnMut(&PackedTokens, &mut [f32]),
     mut progress: impl FnMut(EncodeProgress),
 ) -> Result<EmbeddingStore, EncodeError> {
-    check_sizes(description.dim, description.batch)?;
-    if description.shard_rows == 0 {
-        return Err(EncodeError::Zero { name: "rows per shard" });
-    }
-    let mut store = StoreWriter::begin_or_resume(folder, description)?;
-    let pending = store.next()..description.shards();
-    let mut done = EncodeProgress {
-        rows: description.shard_range(pending.start).start.min(description.rows),
-        total_rows: description.rows,
-        tokens: 0,
-    };
+    let description = store.description().clone();
+    let pending = store.pending();
+    let mut done = EncodeProgress { rows: store.complete_rows(), total_rows: description.rows, tokens: 0 };
     std::thread::scope(|scope| {
         // A channel of no capacity: the reader is one shard ahead and waits there.
         let (sender, receiver) = sync_channel(0);
         let reading = pending.clone();
-        let passage = &passage;
+        let (passage, description) = (&passage, &description);
         scope.spawn(move || {
             for shard in reading {
                 let passages = read_shard(description, shard, passage);
@@ -112,7 +98,7 @@ pub fn encode<E: Into<SourceError> + Send>(
                 }
             }
         });
-        for (shard, passages) in pending.zip(receiver) {
+        for (&shard, passages) in pending.iter().zip(receiver) {
             let passages = passages?;
             let sequences: Vec<&TokenSequence> = passages.iter().map(|passage| &passage.tokens).collect();
             let first_row = description.shard_range(shard).start;
@@ -129,7 +115,7 @@ pub fn encode<E: Into<SourceError> + Send>(
                 &mut embed,
                 &mut advance,
             )?;
-            store.write_next(passages.iter().map(|passage| passage.id.as_str()), &vectors)?;
+            store.write_shard(shard, passages.iter().map(|passage| passage.id.as_str()), &vectors)?;
         }
         Ok::<_, EncodeError>(())
     })?;
@@ -146,21 +132,9 @@ pub fn encode_in_memory(
     limits: BatchLimits,
     mut embed: impl FnMut(&PackedTokens, &mut [f32]),
 ) -> Result<Vec<f32>, EncodeError> {
-    check_sizes(dim, limits)?;
+    limits.check(dim)?;
     let sequences: Vec<&TokenSequence> = sequences.iter().collect();
     embed_sorted(&sequences, 0, dim, limits, &mut embed, &mut |_| {})
-}
-
-fn check_sizes(dim: usize, limits: BatchLimits) -> Result<(), EncodeError> {
-    let sizes = [
-        ("the width of a vector", dim),
-        ("tokens per batch", limits.max_tokens),
-        ("sequences per batch", limits.max_sequences),
-    ];
-    match sizes.into_iter().find(|&(_, size)| size == 0) {
-        Some((name, _)) => Err(EncodeError::Zero { name }),
-        None => Ok(()),
-    }
 }
 
 /// The passages of a shard, read and tokenised on the rayon pool; the first failing row is the one reported.

@@ -7,7 +7,9 @@
 //! Equal scores are ordered by id, the higher first, as trec_eval orders them: which passages are found then depends on
 //! their number as little as their order in a file does, and the first of one is the first of many.
 
-use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread};
+use std::borrow::Cow;
+
+use contaccum_kernels::{Mat, MatMut, matmul_on_this_thread, normalize_forward};
 use rayon::prelude::*;
 
 use crate::embeddings::{EmbeddingStore, StoreError};
@@ -94,7 +96,8 @@ pub fn search_named(
     Ok(search.finish())
 }
 
-/// [`search_named`] over a store with its ids, one shard in memory at a time.
+/// [`search_named`] over a store with its ids, one shard in memory at a time. Where the model compares by cosine and does
+/// not normalise its vectors by itself, they are normalised here.
 ///
 /// # Errors
 /// As [`search`], when the store cannot be read, or its vectors have another width.
@@ -113,10 +116,16 @@ pub fn search_store(
     if passages != dim {
         return Err(SearchError::OtherDimension { queries: dim, passages });
     }
-    let mut search = Search::new(queries, dim, k, Some(Ranks::by_id(ids)))?;
+    let normalizing = store.description().needs_normalizing();
+    let queries =
+        if normalizing { Cow::Owned(normalized(queries.to_vec(), dim)) } else { Cow::Borrowed(queries) };
+    let mut search = Search::new(&queries, dim, k, Some(Ranks::by_id(ids)))?;
     let mut vectors = Vec::new();
     for shard in 0..store.shards() {
         store.read_shard(shard, &mut vectors)?;
+        if normalizing {
+            vectors = normalized(vectors, dim);
+        }
         search.add(&vectors)?;
     }
     Ok(search.finish())
@@ -150,6 +159,13 @@ pub(crate) fn search_bytes(queries: usize, k: usize, threads: usize) -> usize {
     // A list grows by doubling.
     let candidates = (2 * k).max(64).next_power_of_two() * size_of::<u64>();
     threads * tile + queries * (candidates + k * size_of::<Hit>())
+}
+
+/// Rows brought to length one.
+fn normalized(mut vectors: Vec<f32>, dim: usize) -> Vec<f32> {
+    let mut lengths = vec![0.0; vectors.len() / dim];
+    normalize_forward(&mut vectors, &mut lengths);
+    vectors
 }
 
 /// A search under way: what each query has found among the passages seen so far.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use contaccum_encoder::{PackedTokens, TokenSequence};
+use contaccum_encoder::{Fingerprint, PackedTokens, TokenSequence};
 use contaccum_retrieval::{
-    BatchLimits, EmbeddingStore, EncodeProgress, Passage, StoreDescription, encode, encode_in_memory,
-    search_named, search_store,
+    BatchLimits, EmbeddingStore, EncodeError, EncodeProgress, Passage, StoreDescription, StoreWriter,
+    encode_in_memory, search_named, search_store,
 };
 use proptest::prelude::*;
 
@@ -21,8 +21,27 @@ fn description(rows: usize, shard_rows: usize) -> StoreDescription {
         dim: DIM,
         shard_rows,
         batch: BatchLimits { max_tokens: 16, max_sequences: 3 },
-        settings: BTreeMap::from([("pooling".into(), "mean".into())]),
+        encoder: Fingerprint::new().with("weights", "xxh3:1").with("pooling", "mean"),
+        other_encoder: None,
+        settings: Fingerprint::new().with("texts", "xxh3:2").with("max_length", 8),
     }
+}
+
+/// Encodes into `folder`, going on with what is there.
+fn encode<E: Into<Box<dyn std::error::Error + Send + Sync>> + Send>(
+    folder: &Path,
+    description: &StoreDescription,
+    passage: impl Fn(usize) -> Result<Passage, E> + Sync,
+    embed: impl FnMut(&PackedTokens, &mut [f32]),
+    progress: impl FnMut(EncodeProgress),
+) -> Result<EmbeddingStore, EncodeError> {
+    let store = StoreWriter::begin(folder, description, false)?;
+    contaccum_retrieval::encode(store, passage, embed, progress)
+}
+
+/// What is told of a store in `folder` before going on with it.
+fn notes(folder: &Path, description: &StoreDescription) -> Vec<String> {
+    StoreWriter::begin(folder, description, false).unwrap().notes().to_vec()
 }
 
 /// Sequences of 1 to 7 tokens, the first of which is the row.
@@ -132,24 +151,158 @@ fn a_finished_encoding_is_left_alone() {
 }
 
 #[test]
-fn resuming_something_else_is_refused_with_both_values() {
+fn an_encoding_of_something_else_is_refused_with_both_values_and_replaced_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     encode(folder.path(), &description(5, 2), passage, embed, |_| {}).unwrap();
+    let before = contents(folder.path());
     let refused = |change: fn(&mut StoreDescription), what: &str| {
         let mut other = description(5, 2);
         change(&mut other);
         let message = failure(folder.path(), &other);
-        assert!(message.contains(what) && message.ends_with("or delete this one"), "{message}");
+        assert!(message.contains(what) && message.contains("--overwrite"), "{message}");
     };
-    refused(|d| d.model = "other".into(), r#"begun with model "toy", now "other";"#);
-    refused(|d| d.corpus = "other".into(), r#"begun with corpus "counting", now "other";"#);
-    refused(|d| d.rows = 6, r#"begun with rows "5", now "6";"#);
-    refused(|d| d.shard_rows = 3, "shard_rows");
+    refused(|d| d.shard_rows = 3, r#"shard_rows was "2", is "3""#);
     refused(|d| d.batch.max_tokens = 17, "batch.max_tokens");
-    let pooling = r#"begun with setting pooling "mean", now "cls";"#;
-    refused(|d| d.settings.insert("pooling".into(), "cls".into()).map_or((), drop), pooling);
-    let prompt = r#"begun with setting prompt unset, now "query: ";"#;
-    refused(|d| d.settings.insert("prompt".into(), "query: ".into()).map_or((), drop), prompt);
+    refused(|d| d.settings = d.settings.clone().with("max_length", 9), r#"max_length was "8", is "9""#);
+    refused(
+        |d| d.settings = d.settings.clone().with("prompt", "query: "),
+        r#"prompt was unset, is "query: ""#,
+    );
+    let other_model = |d: &mut StoreDescription| {
+        d.model = "other".into();
+        d.encoder = d.encoder.clone().with("weights", "xxh3:9");
+    };
+    refused(other_model, r#"model was "toy", is "other"; weights differ"#);
+    assert_eq!(contents(folder.path()), before);
+
+    let mut other = description(3, 2);
+    other_model(&mut other);
+    let store = StoreWriter::begin(folder.path(), &other, true).unwrap();
+    let store = contaccum_retrieval::encode(store, passage, embed, |_| {}).unwrap();
+    assert_eq!(all_vectors(&store), expected(3));
+    assert!(!contents(folder.path()).contains_key("embeddings-00002.npy"), "a shard of before is left");
+}
+
+#[test]
+fn a_store_under_another_name_is_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    encode(folder.path(), &description(5, 2), passage, embed, |_| {}).unwrap();
+    let moved = StoreDescription { model: "./toy".into(), corpus: "elsewhere".into(), ..description(5, 2) };
+    assert!(StoreWriter::begin(folder.path(), &moved, false).unwrap().is_complete());
+}
+
+#[test]
+fn other_contents_under_the_same_names_are_encoded_again_and_never_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails_at_4 = |row: usize| if row >= 4 { Err("disk lost") } else { Ok(passage(row).unwrap()) };
+    encode(folder.path(), &description(5, 2), fails_at_4, embed, |_| {}).unwrap_err();
+    assert!(contents(folder.path()).contains_key("embeddings-00001.npy"));
+
+    for (other, what) in [
+        (description(5, 2).settings.with("texts", "xxh3:3"), "texts differ"),
+        (description(5, 2).settings.with("texts", "xxh3:4"), "texts differ"),
+    ] {
+        let changed = StoreDescription { settings: other, ..description(5, 2) };
+        let told = notes(folder.path(), &changed);
+        assert!(
+            told.len() == 1 && told[0].starts_with("encoding again") && told[0].contains(what),
+            "{told:?}"
+        );
+        let shifted = |row: usize| passage(row + 100);
+        let store = encode(folder.path(), &changed, shifted, embed, |_| {}).unwrap();
+        assert_eq!(all_vectors(&store), expected(105)[100 * DIM..]);
+        assert_eq!(store.ids().unwrap()[0], "p100");
+        assert!(notes(folder.path(), &changed).is_empty());
+    }
+}
+
+#[test]
+fn vectors_of_a_model_that_compares_by_cosine_are_ranked_by_cosine() {
+    let (plain, cosine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let by_cosine = |d: StoreDescription, normalize: bool| StoreDescription {
+        settings: d.settings.with("similarity", "cosine"),
+        encoder: d.encoder.with("normalize", normalize),
+        ..d
+    };
+    let dot = encode(plain.path(), &description(9, 4), passage, embed, |_| {}).unwrap();
+    let cos = by_cosine(description(9, 4), false);
+    let cos = encode(cosine.path(), &cos, passage, embed, |_| {}).unwrap();
+    assert_eq!(all_vectors(&dot), all_vectors(&cos));
+    let query = [1.0, 0.0, 0.0];
+    let rank = |store: &EmbeddingStore| {
+        search_store(&query, DIM, store, &store.ids().unwrap(), 9).unwrap()[0].clone()
+    };
+    assert_eq!(rank(&dot)[0].passage, 8, "the longest vector");
+    let length =
+        |row: usize| expected(9)[row * DIM..(row + 1) * DIM].iter().map(|x| x * x).sum::<f32>().sqrt();
+    for hit in rank(&cos) {
+        let row = hit.passage as usize;
+        assert!((hit.score - expected(9)[row * DIM] / length(row)).abs() < 1e-6, "{hit:?}");
+    }
+}
+
+#[test]
+fn a_damaged_shard_is_named_by_the_search_and_encoded_again_by_the_encoding() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let whole = encode(folder, &description(6, 2), passage, embed, |_| {}).unwrap();
+    let before = contents(folder);
+    let path = folder.join("embeddings-00001.npy");
+    let bytes = fs::read(&path).unwrap();
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let ids = folder.join("ids-00001.txt");
+    for (file, damaged) in [
+        (&path, flipped),
+        (&path, bytes[..bytes.len() - 4].to_vec()),
+        (&path, Vec::new()),
+        (&ids, b"p3\np2\n".to_vec()),
+        (&ids, Vec::new()),
+    ] {
+        fs::write(file, damaged).unwrap();
+        let read = whole.read_shard(1, &mut Vec::new()).and_then(|()| whole.shard_ids(1));
+        let message = read.unwrap_err().to_string();
+        assert!(message.starts_with(&file.display().to_string()), "{message}");
+        let store = StoreWriter::begin(folder, &description(6, 2), false).unwrap();
+        assert!(store.notes()[0].contains(&file.display().to_string()), "{:?}", store.notes());
+        assert!(EmbeddingStore::open(folder).is_err(), "a store under repair counts as finished");
+        let only_the_shard = |row| if (2..4).contains(&row) { passage(row) } else { Err("again".into()) };
+        contaccum_retrieval::encode(store, only_the_shard, embed, |_| {}).unwrap();
+        assert_eq!(contents(folder), before);
+    }
+}
+
+#[test]
+fn numbers_of_a_manifest_are_held_against_the_files_before_memory_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    encode(folder, &description(4, 4), passage, embed, |_| {}).unwrap();
+    let path = folder.join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let huge = usize::MAX.to_string();
+    for (old, new) in [
+        ("\"rows\": 4", format!("\"rows\": {huge}")),
+        ("\"rows\": 4", "\"rows\": 4000000000".to_owned()),
+        ("\"dim\": 3", format!("\"dim\": {huge}")),
+        ("\"dim\": 3", "\"dim\": 1048576".to_owned()),
+        ("\"shard_rows\": 4", format!("\"shard_rows\": {huge}")),
+        ("\"shard_rows\": 4", "\"shard_rows\": 0".to_owned()),
+        ("embeddings-00000.npy", "../../x.npy".to_owned()),
+    ] {
+        assert!(text.contains(old), "{text}");
+        fs::write(&path, text.replace(old, &new)).unwrap();
+        match EmbeddingStore::open(folder) {
+            Ok(store) => assert_eq!(all_vectors(&store), expected(4), "{old} -> {new}"),
+            Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+        }
+    }
+    let hostile = format!(
+        r#"{{"format":"contaccum-embeddings-1","model":"m","corpus":"c","rows":{huge},"dim":32,"shard_rows":{huge},
+        "shards":[{{"embeddings":"e","ids":"i","rows":{huge}}}],"done":true}}"#
+    );
+    fs::write(&path, hostile).unwrap();
+    let message = EmbeddingStore::open(folder).unwrap_err().to_string();
+    assert!(message.contains("contaccum-embeddings-1") && message.contains("--overwrite"), "{message}");
 }
 
 #[test]
@@ -195,6 +348,10 @@ fn damaged_files_are_named() {
     let mut other = bytes.clone();
     other[shape + 1] = b'3';
     damaged(&other, "where the manifest promises '<f4' [4, 3]");
+    let place = bytes.windows(5).position(|window| window == b"False").unwrap();
+    let mut other = bytes.clone();
+    other[place..place + 5].copy_from_slice(b"True ");
+    damaged(&other, "Fortran order");
 
     fs::write(folder.path().join("ids-00000.txt"), "p0\np1\n").unwrap();
     let message = store.shard_ids(0).unwrap_err().to_string();

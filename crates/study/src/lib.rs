@@ -7,6 +7,7 @@
 
 mod error;
 mod grid;
+mod inputs;
 mod recipe;
 mod results;
 mod run;

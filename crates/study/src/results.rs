@@ -335,6 +335,7 @@ mod tests {
         let measured = QueryMeasures {
             data: "data".into(),
             split: "test".into(),
+            content: None,
             queries: (0..values.len()).map(|i| i.to_string()).collect(),
             measures: BTreeMap::from([("RR@10".to_owned(), values.to_vec())]),
         };

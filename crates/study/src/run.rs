@@ -15,6 +15,7 @@ use contaccum_training::{
 };
 use toml::Table;
 
+use crate::inputs::Inputs;
 use crate::{Stop, StudyError};
 
 /// What the program said while it trained, inside the run's folder.
@@ -85,8 +86,8 @@ impl StudyRun {
         self.folder().join(MODEL_FOLDER)
     }
 
-    /// How far the run in the folder has come; refuses one that was trained with other settings.
-    pub fn progress(&self, sets: &[DevSet]) -> Result<Progress, StudyError> {
+    /// How far the run in the folder has come; refuses one that was trained with other settings, texts or start.
+    pub fn progress(&self, sets: &[DevSet], inputs: &Inputs) -> Result<Progress, StudyError> {
         let path = self.folder().join(CONFIG_FILE);
         if !path.exists() {
             return Ok(Progress::New);
@@ -98,12 +99,14 @@ impl StudyRun {
         for set in sets {
             measured &= self.measures(set)?.is_some();
         }
-        Ok(match (measured, self.model().is_dir()) {
+        let progress = match (measured, self.model().is_dir()) {
             (true, _) => Progress::Done,
             (false, true) => Progress::Trained,
             (false, false) if has_checkpoint(self.folder())? => Progress::Interrupted,
-            (false, false) => Progress::New,
-        })
+            (false, false) => return Ok(Progress::New),
+        };
+        inputs.check(self)?;
+        Ok(progress)
     }
 
     fn compare(&self, stored: &TrainConfig) -> Result<(), StudyError> {

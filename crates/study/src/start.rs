@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use contaccum_encoder::{
     BertConfig, Layout, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
+use contaccum_files::{ContentHash, read_json_if_there, write_json};
 use contaccum_training::{TrainConfig, run_settings};
 
 use crate::StudyError;
@@ -45,15 +46,20 @@ pub(crate) fn write_random_model(
 ) -> Result<(), StudyError> {
     let path = random_model(study, seed);
     let shape = shape(start, tokenizer);
+    // What the exported tokenizer is read back as may be written otherwise than what it was read from.
+    let tokenizer_record = study.join(START).join(format!("random-{seed}.tokenizer.json"));
     if path.is_dir() {
-        let stored = ModelFolder::locate(&path.to_string_lossy())?.config()?;
-        if stored == shape {
-            return Ok(());
-        }
+        let stored = ModelFolder::locate(&path.to_string_lossy())?;
+        let recorded = read_json_if_there::<ContentHash>(&tokenizer_record)?;
+        let difference = match stored.config()? == shape {
+            true if recorded == Some(tokenizer.fingerprint()) => return Ok(()),
+            true => "another tokenizer",
+            false => "an encoder of another shape",
+        };
         return Err(StudyError::Changed {
             run: format!("start, seed {seed}"),
             folder: study.join(START),
-            difference: "an encoder of another shape".into(),
+            difference: difference.into(),
         });
     }
     shape.validate()?;
@@ -65,9 +71,10 @@ pub(crate) fn write_random_model(
     let card = ModelCard {
         title: "An encoder of random weights".into(),
         base_model: None,
-        passage_format: start.config.passage_format,
+        pair: None,
         training: Vec::new(),
     };
+    write_json(&tokenizer_record, &tokenizer.fingerprint())?;
     Ok(export_folder(&path, &shape, &layout, &weights, tokenizer, &settings, &card)?)
 }
 

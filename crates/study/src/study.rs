@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use contaccum_data::TrainingSet;
 use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, DevSource};
-use contaccum_training::{TrainConfig, TrainError};
+use contaccum_training::TrainConfig;
 
 use crate::grid::folder_name;
+use crate::inputs::Inputs;
 use crate::recipe::{EvaluationData, Recipe};
 use crate::run::{Progress, StudyRun, Training};
 use crate::start::{start_run, text_settings, write_random_model};
@@ -28,6 +28,7 @@ pub struct Study {
     pub(crate) recipe: Recipe,
     pub(crate) folder: PathBuf,
     pub(crate) sets: Vec<DevSet>,
+    inputs: Inputs,
     /// A run holds it too, as its standard input: one that outlives an interrupted study is waited for, so that no two
     /// processes write one run.
     lock: FolderLock,
@@ -126,14 +127,14 @@ impl Study {
                 max_queries,
                 query_max_length: recipe.base.query_max_length,
                 passage_max_length: recipe.base.passage_max_length,
-                passage_format: recipe.base.passage_format,
+                passage_format: settings.passage_format,
                 ignore_identical_ids: recipe.base.ignore_identical_ids,
                 strictness: recipe.base.strict.into(),
             };
             Ok::<_, StudyError>(DevSet::open(source, &settings, &tokenizer)?)
         };
         let sets = recipe.evaluations.iter().map(open).collect::<Result<_, _>>()?;
-        check_training_data(&recipe)?;
+        let inputs = Inputs::open(&recipe)?;
         contaccum_files::create_folder(folder)?;
         let lock = FolderLock::wait(folder, || tell(Event::Waiting))?;
         if let Some(start) = &recipe.start {
@@ -141,7 +142,7 @@ impl Study {
                 write_random_model(start, &tokenizer, folder, seed)?;
             }
         }
-        Ok(Self { recipe, folder: folder.into(), sets, lock })
+        Ok(Self { recipe, folder: folder.into(), sets, inputs, lock })
     }
 
     /// The start of a seed, where the recipe has one.
@@ -176,11 +177,11 @@ impl Study {
         let begun = Instant::now();
         let runs = self.runs();
         for (run, _) in &runs {
-            run.progress(&self.sets)?;
+            run.progress(&self.sets, &self.inputs)?;
         }
         let (mut failures, mut left) = (Vec::<Failure>::new(), 0);
         for (index, (run, keep)) in runs.iter().enumerate() {
-            let progress = run.progress(&self.sets)?;
+            let progress = run.progress(&self.sets, &self.inputs)?;
             if progress == Progress::Done {
                 run.tidy(*keep)?;
                 continue;
@@ -217,7 +218,7 @@ impl Study {
         let mut folders = Vec::new();
         for &cell in &self.recipe.groups[0].cells {
             let run = self.run_of(cell, self.recipe.seeds[0]);
-            if run.progress(&self.sets)? == Progress::Done {
+            if run.progress(&self.sets, &self.inputs)? == Progress::Done {
                 folders.push(run.folder().to_owned());
             }
         }
@@ -271,18 +272,4 @@ impl Study {
         }
         Ok(means)
     }
-}
-
-/// Opens each source of training rows once: what is missing is told before anything is trained.
-fn check_training_data(recipe: &Recipe) -> Result<(), StudyError> {
-    let mut opened = Vec::new();
-    for config in recipe.start.iter().map(|start| &start.config).chain(recipe.cells.iter().map(|c| &c.config))
-    {
-        let source = config.source().map_err(TrainError::from)?;
-        if !opened.contains(&source) {
-            TrainingSet::open_with(&source, config.strict.into()).map_err(TrainError::from)?;
-            opened.push(source);
-        }
-    }
-    Ok(())
 }

@@ -21,13 +21,17 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{NoUninit, Pod};
-use contaccum_encoder::{Encoder, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder};
+use contaccum_encoder::{
+    Encoder, Fingerprint, ModelCard, ModelFolder, ModelSettings, Pair, Rounding, Side, TextTokenizer,
+    export_folder, tell_differences,
+};
 use contaccum_files::{copy_folder, read_json, remove_folder, write_folder, write_json};
 use contaccum_objective::ObjectiveState;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::contents::{self, CONTENTS};
+use crate::identity::RunIdentity;
 use crate::tower::{Tower, Towers};
 use crate::warmup::WarmupGate;
 use crate::{TrainConfig, TrainError, Trainer};
@@ -41,11 +45,14 @@ pub const QUERY_ENCODER: &str = "query_encoder";
 /// Folder of the passage encoder of an untied model, inside the model's folder.
 pub const PASSAGE_ENCODER: &str = "passage_encoder";
 
-/// Settings that may change between a checkpoint and the run that goes on from it: they decide no number.
-pub(crate) const FREE_SETTINGS: [&str; 15] = [
+/// Settings that may change between a checkpoint and the run that goes on from it: they decide no number, or what they
+/// name is known by its content.
+pub(crate) const FREE_SETTINGS: [&str; 17] = [
     "output_dir",
     "model",
     "train",
+    "hard_negatives_file",
+    "corpus",
     "threads",
     "recompute",
     "save_steps",
@@ -60,16 +67,6 @@ pub(crate) const FREE_SETTINGS: [&str; 15] = [
     "strict",
 ];
 
-/// What a checkpoint belongs to.
-#[derive(Clone, Debug)]
-pub(crate) struct RunIdentity {
-    pub config: TrainConfig,
-    /// Fingerprint of the training rows.
-    pub rows: u64,
-    /// Updates of the whole run: the schedule depends on them.
-    pub updates: usize,
-}
-
 /// What a model folder needs beside the trainer's encoders.
 pub(crate) struct ModelFiles<'a> {
     pub tokenizer: &'a TextTokenizer,
@@ -81,7 +78,9 @@ pub(crate) struct ModelFiles<'a> {
 struct State {
     update: usize,
     updates: usize,
-    rows: u64,
+    /// Absent in checkpoints of versions that did not know what they belong to.
+    fingerprint: Option<Fingerprint>,
+    rounding: Option<Rounding>,
     parameters: usize,
     objective_settings: Vec<u64>,
     objective_entered: u64,
@@ -187,7 +186,8 @@ fn write(
     let state = State {
         update: trainer.updates_done(),
         updates: identity.updates,
-        rows: identity.rows,
+        fingerprint: Some(identity.of_checkpoint()),
+        rounding: Some(Rounding::here()),
         parameters: trainer.query_encoder().layout().parameters(),
         objective_settings: banks.settings,
         objective_entered: banks.entered,
@@ -203,20 +203,27 @@ fn table(config: &TrainConfig) -> toml::Table {
 
 /// Writes the trainer's encoders: one model folder when tied, else `query_encoder/` and `passage_encoder/`.
 pub(crate) fn save_model(path: &Path, trainer: &Trainer, files: &ModelFiles) -> Result<(), TrainError> {
-    let export = |path: &Path, encoder: &Encoder, longest: usize| {
+    let export = |path: &Path, encoder: &Encoder, longest: usize, pair: Option<Pair>| {
         let settings = ModelSettings { max_seq_length: longest, ..encoder.settings().clone() };
         let (config, layout) = (encoder.config(), encoder.layout());
-        export_folder(path, config, layout, encoder.weights(), files.tokenizer, &settings, files.card)
+        let card = ModelCard { pair, ..files.card.clone() };
+        export_folder(path, config, layout, encoder.weights(), files.tokenizer, &settings, &card)
     };
-    let config = &trainer.config;
+    let query = trainer.query_encoder();
+    let (query_longest, passage_longest) =
+        (query.settings().query_max_length, query.settings().passage_max_length);
     match &trainer.towers.passage {
-        None => {
-            export(path, trainer.query_encoder(), config.query_max_length.max(config.passage_max_length))?
-        }
+        None => export(path, query, query_longest.max(passage_longest), None)?,
         // Both or none: half a model would stand under its name.
         Some(passage) => write_folder(path, |folder| {
-            export(&folder.join(QUERY_ENCODER), trainer.query_encoder(), config.query_max_length)?;
-            export(&folder.join(PASSAGE_ENCODER), &passage.encoder, config.passage_max_length)?;
+            // Each half knows the other: vectors of any other encoder do not fit its own. They share the tokenizer.
+            let half = |side, other: &Encoder| {
+                Some(Pair { side, other: other.fingerprint(files.tokenizer).without("tokenizer") })
+            };
+            let of_queries = half(Side::Query, &passage.encoder);
+            export(&folder.join(QUERY_ENCODER), query, query_longest, of_queries)?;
+            let of_passages = half(Side::Passage, query);
+            export(&folder.join(PASSAGE_ENCODER), &passage.encoder, passage_longest, of_passages)?;
             Ok::<_, TrainError>(())
         })?,
     }
@@ -244,8 +251,12 @@ pub fn export_checkpoint(checkpoint: &Path, output: &Path) -> Result<(), TrainEr
     write_folder(output, |unfinished| Ok(copy_folder(&checkpoint.join(MODEL), unfinished)?))
 }
 
-/// Puts `trainer` where the checkpoint was written.
-pub(crate) fn restore(path: &Path, identity: &RunIdentity, trainer: &mut Trainer) -> Result<(), TrainError> {
+/// Puts `trainer` where the checkpoint was written. Returns how its numbers were rounded, if not as they are here.
+pub(crate) fn restore(
+    path: &Path,
+    identity: &RunIdentity,
+    trainer: &mut Trainer,
+) -> Result<Option<Rounding>, TrainError> {
     contents::verify(path)?;
     let state: State = read_json(&path.join(STATE))?;
     if !path.ends_with(name(state.update)) {
@@ -268,7 +279,7 @@ pub(crate) fn restore(path: &Path, identity: &RunIdentity, trainer: &mut Trainer
     }
     restore_tensors(&path.join(TENSORS), &state, trainer)?;
     trainer.updates_done = state.update;
-    Ok(())
+    Ok(state.rounding.filter(|rounding| *rounding != Rounding::here()))
 }
 
 /// Refuses a checkpoint whose numbers would not be those of this run.
@@ -279,9 +290,6 @@ fn same_run(path: &Path, state: &State, identity: &RunIdentity, trainer: &Traine
     let parameters = trainer.query_encoder().layout().parameters();
     if state.parameters != parameters {
         return other("model", format!("of {} parameters", state.parameters), format!("of {parameters}"));
-    }
-    if state.rows != identity.rows {
-        return other("train", "other rows".into(), "these rows (ids or counts differ)".into());
     }
     let given = table(&identity.config);
     let keys = state.config.keys().chain(given.keys().filter(|key| !state.config.contains_key(*key)));
@@ -295,7 +303,14 @@ fn same_run(path: &Path, state: &State, identity: &RunIdentity, trainer: &Traine
     if state.updates != identity.updates {
         return other("max_steps", state.updates.to_string(), identity.updates.to_string());
     }
-    Ok(())
+    let Some(fingerprint) = &state.fingerprint else {
+        return Err(broken(path, "it does not say what it was trained on: an earlier version wrote it"));
+    };
+    let differences = fingerprint.differences(&identity.of_checkpoint());
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::OtherContent { path: path.into(), what: tell_differences(&differences) })
 }
 
 /// One-dimensional values as a tensor to be written, without a copy on the way.

@@ -54,8 +54,8 @@ pub struct TrainConfig {
     pub query_prompt: Option<String>,
     /// Text put before every passage; default: what the model folder records.
     pub passage_prompt: Option<String>,
-    /// How a passage's title and text are joined; default: as a segment pair.
-    pub passage_format: PassageFormat,
+    /// How a passage's title and text are joined; default: what the model folder records, else as a segment pair.
+    pub passage_format: Option<PassageFormat>,
 
     // -- data
     /// Training data: a BEIR folder, a DPR JSON file or a JSONL file, plain or compressed. Required.
@@ -206,7 +206,7 @@ impl Default for TrainConfig {
             passage_max_length: 256,
             query_prompt: None,
             passage_prompt: None,
-            passage_format: PassageFormat::Pair,
+            passage_format: None,
             train: PathBuf::new(),
             split: "train".into(),
             hard_negatives_file: None,

@@ -121,6 +121,16 @@ pub enum TrainError {
         /// Memory of the machine, or the limit of the control group.
         total_bytes: u64,
     },
+    /// The checkpoint was written with another model's files or other data under the same names.
+    #[error(
+        "checkpoint of other content: {path}: {what} (put back what it was trained with, or start a new run)"
+    )]
+    OtherContent {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// An evaluation failed; what was trained is saved.
     #[error("{0}")]
     Evaluation(String),

@@ -18,18 +18,12 @@ pub struct RowTokenizer {
     set: Arc<TrainingSet>,
     tokenizer: Arc<TextTokenizer>,
     settings: ModelSettings,
-    config: TrainConfig,
 }
 
 impl RowTokenizer {
-    /// Tokenises rows of `set` with the prompts of `settings` and the lengths of `config`.
-    pub fn new(
-        set: Arc<TrainingSet>,
-        tokenizer: Arc<TextTokenizer>,
-        settings: ModelSettings,
-        config: TrainConfig,
-    ) -> Self {
-        Self { set, tokenizer, settings, config }
+    /// Tokenises rows of `set` with the prompts, lengths and passage format of `settings`.
+    pub fn new(set: Arc<TrainingSet>, tokenizer: Arc<TextTokenizer>, settings: ModelSettings) -> Self {
+        Self { set, tokenizer, settings }
     }
 
     /// The rows' texts.
@@ -44,14 +38,14 @@ impl RowTokenizer {
             Some(prompt) => format!("{prompt}{text}"),
             None => self.settings.prompted_query(&text),
         };
-        Ok(self.tokenizer.query(&text, self.config.query_max_length)?)
+        Ok(self.tokenizer.query(&text, self.settings.query_max_length)?)
     }
 
     /// A passage as tokens.
     pub(crate) fn passage(&self, passage: PassageIndex) -> Result<TokenSequence, TrainError> {
         let passage = self.set.passage(passage)?;
         let (title, text) = self.settings.prompted_passage(&passage.title, &passage.text);
-        let (format, longest) = (self.config.passage_format, self.config.passage_max_length);
+        let (format, longest) = (self.settings.passage_format, self.settings.passage_max_length);
         Ok(self.tokenizer.passage(&title, &text, format, longest)?)
     }
 

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use contaccum_data::{BatchPlan, Notes, Positives, TrainingSet};
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Similarity, TextTokenizer,
+    BertConfig, Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Rounding, Similarity, TextTokenizer,
+    hash_numbers,
 };
 use contaccum_objective::KnownPositives;
 
 use crate::bank_watch::BankWarning;
-use crate::checkpoint::{self, RunIdentity};
+use crate::checkpoint;
+use crate::identity::{RunIdentity, data_fingerprint, record_fingerprint, run_fingerprint};
 use crate::loader::{Loader, RowTokenizer};
 use crate::output::{Begin, OutputFolder, write_settings};
 use crate::run_watch::RunWatch;
@@ -38,10 +40,7 @@ impl StartModel {
     /// A model that cannot be read, or lengths beyond its positions.
     pub fn open(config: &TrainConfig) -> Result<Self, TrainError> {
         let folder = ModelFolder::locate(&config.model)?;
-        let mut shape = folder.config()?;
-        if let Some(rate) = config.dropout {
-            (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob) = (rate, rate);
-        }
+        let shape = run_shape(config, folder.config()?);
         let settings = run_settings(config, folder.settings()?);
         if config.pooling.is_none() {
             folder.warn_if_plain();
@@ -61,6 +60,14 @@ impl StartModel {
     }
 }
 
+/// The model's configuration with the dropout of the run.
+pub fn run_shape(config: &TrainConfig, mut shape: BertConfig) -> BertConfig {
+    if let Some(rate) = config.dropout {
+        (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob) = (rate, rate);
+    }
+    shape
+}
+
 /// The model's settings with those of the run laid over them.
 pub fn run_settings(config: &TrainConfig, recorded: ModelSettings) -> ModelSettings {
     let cosine = config.similarity == Similarity::Cosine;
@@ -70,6 +77,9 @@ pub fn run_settings(config: &TrainConfig, recorded: ModelSettings) -> ModelSetti
         similarity: config.similarity,
         query_prompt: config.query_prompt.clone().unwrap_or(recorded.query_prompt),
         passage_prompt: config.passage_prompt.clone().unwrap_or(recorded.passage_prompt),
+        passage_format: config.passage_format.unwrap_or(recorded.passage_format),
+        query_max_length: config.query_max_length,
+        passage_max_length: config.passage_max_length,
         max_seq_length: config.query_max_length.max(config.passage_max_length),
     }
 }
@@ -144,6 +154,9 @@ pub trait Observer {
 
     /// Something that may surprise; each kind is told once.
     fn warned(&mut self, warning: &RunWarning);
+
+    /// Anything else that may surprise, in a line.
+    fn told(&mut self, warning: &str);
 
     /// A checkpoint is complete.
     fn saved(&mut self, checkpoint: &Path);
@@ -241,7 +254,7 @@ impl Run {
         let pairs = set.known_positives().map(|(query, passage)| (query.0, passage.0));
         let known_positives = KnownPositives::new(pairs);
         let (started, set) = (Instant::now(), Arc::new(set));
-        let rows = row_tokenizer(&set, &start, &config);
+        let rows = row_tokenizer(&set, &start);
         let longest = LongestTexts::of_rows(&rows, &config)?.union(evaluation.longest);
         let longest_seconds = started.elapsed().as_secs_f64();
         let program_bytes = program_bytes(&start.encoder);
@@ -343,7 +356,12 @@ impl Run {
     }
 
     fn identity(&self) -> RunIdentity {
-        RunIdentity { config: self.config.clone(), rows: self.set.fingerprint(), updates: self.updates }
+        let StartModel { encoder, tokenizer } = &self.start;
+        let start = hash_numbers(encoder.weights());
+        let data = data_fingerprint(&self.set);
+        let fingerprint =
+            run_fingerprint(encoder.config(), encoder.settings(), tokenizer.fingerprint(), start, data);
+        RunIdentity { config: self.config.clone(), fingerprint, updates: self.updates }
     }
 
     fn card(&self) -> ModelCard {
@@ -351,7 +369,7 @@ impl Run {
         ModelCard {
             title: format!("Dense retriever trained with {}", self.config.method.name()),
             base_model: Some(self.config.model.clone()),
-            passage_format: self.config.passage_format,
+            pair: None,
             training: table
                 .into_iter()
                 .filter(|(key, _)| !checkpoint::FREE_SETTINGS.contains(&key.as_str()))
@@ -369,7 +387,7 @@ impl Run {
         let summary = self.summary()?;
         let identity = self.identity();
         let card = self.card();
-        let rows = row_tokenizer(&self.set, &self.start, &self.config);
+        let rows = row_tokenizer(&self.set, &self.start);
         let updates_per_epoch = self.plan.updates_per_epoch() as f64;
         check_memory(summary.memory.total_bytes() - summary.memory.program_bytes)?;
         let (output, resumed) = OutputFolder::open(&self.config.output_dir, begin)?;
@@ -385,10 +403,18 @@ impl Run {
         } = self;
         let trainer = Trainer::for_texts(config.clone(), longest, encoder, passage, updates)?;
         let mut trainer = trainer.with_known_positives(known_positives);
-        if let Some(checkpoint) = &resumed {
-            checkpoint::restore(checkpoint, &identity, &mut trainer)?;
+        if let Some(checkpoint) = &resumed
+            && let Some(before) = checkpoint::restore(checkpoint, &identity, &mut trainer)?
+        {
+            observer.told(&format!(
+                "the run was trained with {before}, and goes on with {}: its last bits will be others",
+                Rounding::here()
+            ));
         }
         write_settings(&output.path, &config)?;
+        if resumed.is_none() {
+            record_fingerprint(&output.path, &identity.fingerprint)?;
+        }
         let recorder = RunRecorder::open(&output.path, trainer.updates_done())?;
         summary.warnings.iter().for_each(|warning| observer.warned(warning));
         match recorder.lost() {
@@ -414,9 +440,9 @@ impl Run {
     }
 }
 
-fn row_tokenizer(set: &Arc<TrainingSet>, start: &StartModel, config: &TrainConfig) -> RowTokenizer {
+fn row_tokenizer(set: &Arc<TrainingSet>, start: &StartModel) -> RowTokenizer {
     let settings = start.encoder.settings().clone();
-    RowTokenizer::new(Arc::clone(set), Arc::clone(&start.tokenizer), settings, config.clone())
+    RowTokenizer::new(Arc::clone(set), Arc::clone(&start.tokenizer), settings)
 }
 
 /// Asks for so much memory at once and gives it back: where it is not to be had, the run ends before it begins.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{self, ModelFiles, RunIdentity};
+use crate::checkpoint::{self, ModelFiles};
+use crate::identity::RunIdentity;
 use crate::loader::Loader;
 use crate::output::{MODEL_FOLDER, OutputFolder};
 use crate::run::{Observer, Outcome, update_record};

@@ -16,7 +16,7 @@ Examples:
 /// Turn a corpus, or queries, into vectors on disk
 ///
 /// The output is a folder of .npy shards with the ids beside them. An interrupted encoding goes on where it stopped
-/// when the same command is typed again.
+/// when the same command is typed again; where the texts or the model have changed since, all is encoded again.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct EncodeArgs {
@@ -44,6 +44,9 @@ pub struct EncodeArgs {
     /// Vectors per shard: what is lost at most when interrupted, and what is in memory
     #[arg(long, value_name = "ROWS", default_value_t = 16_384)]
     pub shard_rows: usize,
+    /// Replace an encoding of something else that is in the folder
+    #[arg(long)]
+    pub overwrite: bool,
     /// Worker threads; 0 = all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
@@ -84,9 +87,12 @@ pub struct TextArgs {
     /// Longest query or passage in tokens [default: what the model records]
     #[arg(long, value_name = "TOKENS", visible_aliases = ["query-max-length", "passage-max-length"])]
     pub max_length: Option<usize>,
-    /// Title and text as a segment pair, or joined in one segment
-    #[arg(long, default_value = "pair", value_parser = passage_format())]
-    pub passage_format: PassageFormat,
+    /// Text put before every query or passage [default: what the model records]
+    #[arg(long, value_name = "TEXT", visible_aliases = ["query-prompt", "passage-prompt"])]
+    pub prompt: Option<String>,
+    /// Title and text as a segment pair, or joined in one segment [default: what the model records, else pair]
+    #[arg(long, value_parser = passage_format(), conflicts_with = "queries")]
+    pub passage_format: Option<PassageFormat>,
 }
 
 /// Bounds of what is encoded at once.

@@ -50,6 +50,12 @@ pub struct SearchArgs {
     /// Longest query in tokens [default: what the model records]
     #[arg(long, value_name = "TOKENS", visible_alias = "query-max-length")]
     pub max_length: Option<usize>,
+    /// Text put before every query [default: what the model records]
+    #[arg(long, value_name = "TEXT", visible_alias = "query-prompt")]
+    pub prompt: Option<String>,
+    /// Search with queries of another model than the index was made for
+    #[arg(long)]
+    pub allow_other_model: bool,
     #[command(flatten)]
     pub format: OutputArgs,
     #[command(flatten)]

@@ -141,7 +141,7 @@ struct ModelFlags {
     /// Text put before every passage [default: what the model records]
     #[arg(long, value_name = "TEXT")]
     passage_prompt: Option<String>,
-    /// Title and text as a segment pair, or joined in one segment [default: pair]
+    /// Title and text as a segment pair, or joined in one segment [default: what the model records, else pair]
     #[arg(long, value_parser = one_of(["pair", "joined"]))]
     passage_format: Option<String>,
 }
@@ -374,6 +374,7 @@ mod tests {
             "memory_budget",
             "query_prompt",
             "passage_prompt",
+            "passage_format",
             "hard_negatives_file",
             "positives",
             "corpus",

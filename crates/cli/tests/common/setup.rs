@@ -4,7 +4,7 @@ use std::path::Path;
 
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, PassageFormat, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 /// Writes a BEIR folder with hard negatives and returns the tokenizer of its vocabulary.
@@ -31,7 +31,7 @@ pub fn write_model(folder: &Path, tokenizer: &TextTokenizer, num_hidden_layers: 
     let card = ModelCard {
         title: "a small random model".into(),
         base_model: None,
-        passage_format: PassageFormat::Pair,
+        pair: None,
         training: Vec::new(),
     };
     let settings = ModelSettings::plain(&config);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use contaccum_files::write_json;
+use contaccum_files::{ContentHash, ContentHasher, write_json};
 use serde_json::{Map, Value, json};
 use tokenizers::{ModelWrapper, Tokenizer, processors::bert::BertProcessing};
 
@@ -27,6 +27,16 @@ pub enum PassageFormat {
     Pair,
     /// One segment: `[CLS] title text [SEP]`.
     Joined,
+}
+
+impl PassageFormat {
+    /// The name used in recipes, flags and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pair => "pair",
+            Self::Joined => "joined",
+        }
+    }
 }
 
 /// A BERT tokenizer. Every method takes `&self` and may be called from many threads.
@@ -172,6 +182,14 @@ impl TextTokenizer {
     /// Rows an embedding table needs for this tokenizer: one more than its largest id.
     pub fn vocabulary_size(&self) -> usize {
         self.vocabulary_size
+    }
+
+    /// Hash of everything that decides the tokens of a text, whatever files it was read from: of the frame, which is
+    /// always BERT's, and of how tokens become a text again nothing.
+    pub fn fingerprint(&self) -> ContentHash {
+        let whole = json!(self.tokenizer);
+        let deciding = ["added_tokens", "normalizer", "pre_tokenizer", "model"].map(|part| &whole[part]);
+        ContentHasher::of(json!([deciding, self.cls, self.sep, self.token_types]).to_string().as_bytes())
     }
 
     /// Writes `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and, for WordPiece, `vocab.txt`.
