@@ -172,8 +172,9 @@ fn an_index_of_other_texts_or_another_tokenizer_is_encoded_again() {
     assert_eq!(fs::read_to_string(folder.join("index/ids-00000.txt")).unwrap(), "b\na\n");
     assert_ne!(vectors(&folder.join("index")), before);
 
-    let tokenizer = folder.join("start/tokenizer.json");
-    edit(&tokenizer, "\"max_input_chars_per_word\": 100", "\"max_input_chars_per_word\": 1");
+    // In both files, lest a conflict between them be told too.
+    edit(&folder.join("start/tokenizer.json"), "\"lowercase\": true", "\"lowercase\": false");
+    edit(&folder.join("start/tokenizer_config.json"), "\"do_lower_case\": true", "\"do_lower_case\": false");
     let told = warnings(folder, encode);
     assert!(told.len() == 1 && told[0].contains("tokenizer differs"), "{told:?}");
     edit(&folder.join("start/config.json"), "\"num_attention_heads\": 2", "\"num_attention_heads\": 4");
@@ -238,12 +239,7 @@ fn a_checkpoint_goes_on_with_the_content_it_was_written_with_alone() {
     let cases: [(&str, &str, &str, &str); 8] = [
         ("data/corpus.jsonl", text, "another", "training texts differ"),
         ("data/queries.jsonl", query, "another?", "training texts differ"),
-        (
-            "start/tokenizer.json",
-            "\"max_input_chars_per_word\": 100",
-            "\"max_input_chars_per_word\": 1",
-            "tokenizer",
-        ),
+        ("start/tokenizer_config.json", "\"do_lower_case\": true", "\"do_lower_case\": false", "tokenizer"),
         (
             "start/config.json",
             "\"num_attention_heads\": 2",
