@@ -192,6 +192,8 @@ impl StudyRun {
 
     /// Removes what a measured run no longer needs: its checkpoints and, unless it is to be kept, its model.
     pub fn tidy(&self, keep_model: bool) -> Result<(), StudyError> {
+        // A run that was killed at its last checkpoint has its model, and is not trained again.
+        contaccum_files::sweep(self.folder())?;
         remove_checkpoints(self.folder())?;
         let model = self.model();
         if !keep_model && model.is_dir() {
