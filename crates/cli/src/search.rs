@@ -22,10 +22,13 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     let index = open(&args.index, Role::Passage)?;
     let passages = index.ids()?;
     let corpus = args.corpus.as_deref().map(|path| corpus_of(args, &index, path)).transpose()?;
+    // Told before the model is read or anything encoded: a run file cannot hold every id.
+    if args.output.is_some() {
+        check_names(&args.tag, names(&[]), names(&passages))?;
+    }
     let queries = Queries::open(args, &index)?;
     if args.output.is_some() {
-        // Told before anything is encoded: a run file cannot hold every id.
-        check_names(&args.tag, names(&queries.ids), names(&passages))?;
+        check_names(&args.tag, names(&queries.ids), names(&[]))?;
     }
     let (dim, vectors) = queries.vectors(args)?;
     // One more than asked for may have to go.

@@ -15,6 +15,9 @@ use common::{contaccum, prepare, succeed};
 const TRAIN: &str = "train --model start --train data --local-batch-size 4 --gradient-accumulation-steps 2 \
                      --memory-bank-size 16 --query-max-length 16 --passage-max-length 32 --threads 1";
 
+/// For [`in_shell`]: a pipe whose reader opens it and goes.
+const READER_THAT_LEAVES: &str = "rm -f pipe; mkfifo pipe; (true < pipe) >/dev/null 2>&1 &";
+
 fn prepared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path(), 32);
@@ -181,13 +184,14 @@ fn a_stderr_that_is_full_or_gone_ends_nothing() {
     let folder = folder.path();
     for (index, redirection) in ["2>/dev/full", "2>&-", "2>pipe"].into_iter().enumerate() {
         let line = format!("{TRAIN} --max-steps 3 --logging-steps 1 --verbose --output-dir run{index}");
-        let fifo = "rm -f pipe; mkfifo pipe; (true < pipe) &";
-        let output = in_shell(folder, fifo, &line, redirection);
+        let reader = if redirection == "2>pipe" { READER_THAT_LEAVES } else { "" };
+        let output = in_shell(folder, reader, &line, redirection);
         assert_eq!(output.status.code(), Some(0), "{redirection}");
         assert!(folder.join(format!("run{index}/model/model.safetensors")).exists());
-        let output = in_shell(folder, fifo, "encode --model none --corpus data --output index", redirection);
+        let output =
+            in_shell(folder, reader, "encode --model none --corpus data --output index", redirection);
         assert_eq!(output.status.code(), Some(1), "{redirection}");
-        let output = in_shell(folder, fifo, "encode", redirection);
+        let output = in_shell(folder, reader, "encode", redirection);
         assert_eq!(output.status.code(), Some(2), "{redirection}");
     }
 }
@@ -198,8 +202,8 @@ fn a_result_that_does_not_arrive_on_stdout_is_a_failure_in_one_line() {
     let folder = folder.path();
     let line = format!("{TRAIN} --max-steps 2 --dry-run --json --quiet");
     for (line, full) in [(line.as_str(), true), ("--help", true), ("train --help", true), (&line, false)] {
-        let redirection = if full { ">/dev/full" } else { ">pipe" };
-        let output = in_shell(folder, "rm -f pipe; mkfifo pipe; (true < pipe) &", line, redirection);
+        let (setup, redirection) = if full { ("", ">/dev/full") } else { (READER_THAT_LEAVES, ">pipe") };
+        let output = in_shell(folder, setup, line, redirection);
         let told = stderr(&output);
         assert_eq!((output.status.code(), errors(&told)), (Some(1), 1), "{line}: {told}");
         assert!(told.contains("could not be written to stdout"), "{told}");

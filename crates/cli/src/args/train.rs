@@ -407,8 +407,18 @@ mod tests {
     fn every_setting_is_a_flag_of_the_same_name_and_the_other_way_round() {
         let command = Cli::command();
         let train = command.find_subcommand("train").unwrap();
-        let not_settings =
-            ["recipe", "dry_run", "resume", "overwrite", "json", "table", "verbose", "quiet", "help"];
+        let not_settings = [
+            "recipe",
+            "dry_run",
+            "resume",
+            "overwrite",
+            "ignore_memory_limit",
+            "json",
+            "table",
+            "verbose",
+            "quiet",
+            "help",
+        ];
         let mut flags: Vec<String> = train
             .get_arguments()
             .map(|argument| argument.get_long().unwrap().replace('-', "_"))
