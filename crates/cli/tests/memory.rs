@@ -227,7 +227,7 @@ fn a_plan_beyond_this_machine_is_refused_before_training_and_told_by_a_dry_run()
     let stderr = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    for word in ["not enough memory", "TiB are planned", "available", "--ignore-memory-limit"] {
+    for word in ["not enough memory", "iB are planned", "available", "--ignore-memory-limit"] {
         assert!(stderr.contains(word), "{word}: {stderr}");
     }
     assert!(!folder.join("run").exists());

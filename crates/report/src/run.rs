@@ -225,6 +225,7 @@ mod tests {
     fn every_number_that_training_records_and_the_page_draws_is_read_back() {
         let text = serde_json::to_string(&contaccum_training::UpdateRecord {
             update: 7,
+            grad_norm_ratio: Some(0.0),
             resident_bytes: Some(1),
             peak_resident_bytes: Some(2),
             dev: BTreeMap::from([("nDCG@10".into(), 0.5)]),

@@ -27,6 +27,7 @@ impl TrainConfig {
     /// # Errors
     /// The first setting that is too large.
     pub(crate) fn check_bounds(&self) -> Result<(), ConfigError> {
+        let most_banked = MOST_AT_ONCE / self.hard_negatives.saturating_add(1);
         let most = [
             ("threads", self.threads, MOST_THREADS),
             ("hard_negatives", self.hard_negatives, MOST_HARD_NEGATIVES),
@@ -34,7 +35,7 @@ impl TrainConfig {
             ("passage_max_length", self.passage_max_length, MOST_LENGTH),
             ("local_batch_size", self.local_batch_size, MOST_ROWS),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps, MOST_ROWS),
-            ("memory_bank_size", self.memory_bank_size.unwrap_or(0), MOST_AT_ONCE / self.passages_per_row()),
+            ("memory_bank_size", self.memory_bank_size.unwrap_or(0), most_banked),
             ("max_steps", self.max_steps.unwrap_or(0), MOST_UPDATES),
         ];
         for (key, value, most) in most {
