@@ -4,7 +4,7 @@ use std::path::Path;
 
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelConfig, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 /// Two cells of one seed, from a start of their own; paths are those of a trial's folder.
@@ -57,7 +57,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
     let set = SyntheticSet::generate(1, sizes)?;
     set.write_beir(&folder.join("data"))?;
     let tokenizer = TextTokenizer::from_vocabulary(set.vocabulary)?;
-    let config = BertConfig {
+    let config = ModelConfig::try_from(BertConfig {
         hidden_size: 32,
         num_hidden_layers: 2,
         num_attention_heads: 2,
@@ -65,7 +65,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
         vocab_size: tokenizer.vocabulary_size(),
         max_position_embeddings: 64,
         ..BertConfig::default()
-    };
+    })?;
     let layout = Layout::new(&config);
     let weights = random_weights(&config, &layout, 7);
     let card = ModelCard {

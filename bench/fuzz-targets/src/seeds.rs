@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelConfig, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 fn texts<const N: usize>(texts: [&str; N]) -> Vec<Vec<u8>> {
@@ -123,7 +123,7 @@ static MODEL: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder for the model");
     let words = ["the", "blue", "door", "w1", "w2", "##a", "?", ","];
     let tokenizer = TextTokenizer::from_vocabulary(words.map(str::to_owned).to_vec()).expect("a vocabulary");
-    let config = BertConfig {
+    let config = ModelConfig::try_from(BertConfig {
         hidden_size: 4,
         num_hidden_layers: 1,
         num_attention_heads: 1,
@@ -131,7 +131,8 @@ static MODEL: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         vocab_size: tokenizer.vocabulary_size(),
         max_position_embeddings: 16,
         ..BertConfig::default()
-    };
+    })
+    .expect("a shape that can be built");
     let layout = Layout::new(&config);
     let card = ModelCard { title: "m".into(), base_model: None, pair: None, training: Vec::new() };
     let (weights, settings) = (random_weights(&config, &layout, 1), ModelSettings::plain(&config));

@@ -7,7 +7,8 @@ use std::time::Instant;
 use contaccum_data::TrainingSet;
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelFolder, ModelSettings, Pooling, TextTokenizer, random_weights,
+    BertConfig, Encoder, Layout, ModelConfig, ModelFolder, ModelSettings, Pooling, TextTokenizer,
+    random_weights,
 };
 use contaccum_training::{Begin, Method, Outcome, Run, StartModel, TrainConfig, run_settings};
 use indicatif::HumanBytes;
@@ -106,7 +107,7 @@ fn recipe(folder: &Path, method: Method, seed: u64) -> TrainConfig {
 fn train(
     name: &'static str,
     config: &TrainConfig,
-    shape: &BertConfig,
+    shape: &ModelConfig,
     weights: Vec<f32>,
     tokenizer: &Arc<TextTokenizer>,
     signals: &Signals,
@@ -144,7 +145,7 @@ fn train(
 }
 
 /// A BERT of two layers: enough to learn the facts in under a minute.
-fn shape(vocab_size: usize) -> BertConfig {
+fn shape(vocab_size: usize) -> ModelConfig {
     BertConfig {
         hidden_size: 128,
         num_hidden_layers: 2,
@@ -154,6 +155,8 @@ fn shape(vocab_size: usize) -> BertConfig {
         max_position_embeddings: 96,
         ..BertConfig::default()
     }
+    .try_into()
+    .expect("a shape that can be built")
 }
 
 impl Line {

@@ -115,7 +115,7 @@ impl TextEncoder {
         tracing::info!(
             "model {}: {} layers, {} dimensions, pooling {}, normalised {}, at most {} tokens, prompt {:?}{format}",
             self.name,
-            self.encoder.config().num_hidden_layers,
+            self.encoder.config().architecture().layers.len(),
             self.encoder.dim(),
             settings.pooling.name(),
             settings.normalize,
@@ -184,7 +184,7 @@ impl TextOverrides<'_> {
     ) -> anyhow::Result<ModelSettings> {
         let mut settings = recorded.clone();
         if let Some(length) = self.max_length {
-            let positions = folder.config()?.max_position_embeddings;
+            let positions = folder.config()?.architecture().longest;
             let problem = match length {
                 ..3 => "no room beside the special tokens (give 3 or more)".to_owned(),
                 _ if length > positions => format!("{name} has {positions} positions (give at most that)"),

@@ -1,8 +1,8 @@
 //! Forward and backward of one micro-batch at MiniLM's shape: 8 queries of 32 tokens, 16 passages of 160, dropout on.
 
 use contaccum_encoder::{
-    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, Recompute,
-    TokenSequence, Workspace, random_weights,
+    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelConfig, ModelSettings, Pass, PassLimits,
+    Recompute, TokenSequence, Workspace, random_weights,
 };
 use divan::Bencher;
 
@@ -10,14 +10,15 @@ fn main() {
     divan::main();
 }
 
-fn minilm() -> BertConfig {
-    BertConfig {
+fn minilm() -> ModelConfig {
+    let shape = BertConfig {
         hidden_size: 384,
         num_hidden_layers: 6,
         num_attention_heads: 12,
         intermediate_size: 1536,
         ..BertConfig::default()
-    }
+    };
+    shape.try_into().expect("a shape that can be built")
 }
 
 struct Setup {

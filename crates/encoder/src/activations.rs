@@ -5,7 +5,8 @@ use std::ops::Range;
 use contaccum_kernels::resident_zeros;
 use serde::{Deserialize, Serialize};
 
-use crate::BertConfig;
+use crate::Architecture;
+use crate::blocks::{Attended, Attention, FeedForward, Norm, Normalised, Saved};
 
 /// What a backward pass makes again instead of finding it in memory. The gradients are the same bits: everything is
 /// made again by the operations, and from the dropout masks, that made it first.
@@ -50,15 +51,13 @@ pub enum Keep {
 }
 
 impl Keep {
-    /// Whether every layer's inputs of attention and GELU, attention block and output are kept, and of how many tokens.
-    fn kept(self) -> ([bool; 3], usize) {
+    /// Of how many tokens every layer keeps a buffer of its own, if it does.
+    fn tokens_of(self, saved: Saved) -> Option<usize> {
         match self {
-            Self::ForBackward { tokens, recompute } => match recompute {
-                Recompute::None => ([true, true, true], tokens),
-                Recompute::Selective => ([false, true, true], tokens),
-                Recompute::Layer => ([false, false, true], tokens),
-            },
-            Self::Nothing => ([false; 3], 0),
+            Self::ForBackward { tokens, recompute } => {
+                saved.kept_under.contains(&recompute).then_some(tokens)
+            }
+            Self::Nothing => None,
         }
     }
 }
@@ -71,10 +70,18 @@ struct Slots {
 }
 
 impl Slots {
-    fn new(width: usize, layers: usize, kept_tokens: Option<usize>, pass_tokens: usize) -> Self {
+    fn new(saved: Saved, layers: usize, pass_tokens: usize, keep: Keep) -> Self {
+        let kept_tokens = keep.tokens_of(saved);
         let (count, tokens) = kept_tokens.map_or((1, pass_tokens), |tokens| (layers, tokens));
-        let buffers = (0..count).map(|_| resident_zeros(width * tokens)).collect();
-        Self { buffers, width, kept: kept_tokens.is_some() }
+        let buffers = (0..count).map(|_| resident_zeros(saved.width * tokens)).collect();
+        Self { buffers, width: saved.width, kept: kept_tokens.is_some() }
+    }
+
+    /// Numbers that [`Slots::new`] allocates. The largest shapes and packs that are let through multiply to more than
+    /// there are addresses.
+    fn numbers(saved: Saved, layers: usize, pass_tokens: usize, keep: Keep) -> usize {
+        let rows = keep.tokens_of(saved).map_or(pass_tokens, |tokens| layers.saturating_mul(tokens));
+        rows.saturating_mul(saved.width)
     }
 
     fn span(&self, rows: &Range<usize>) -> Range<usize> {
@@ -91,80 +98,63 @@ impl Slots {
 /// The activations of passes, each at rows (tokens) of its own.
 pub(crate) struct Activations {
     pub keep: Keep,
-    qkv: Slots,
-    preactivation: Slots,
-    context: Slots,
-    log_sum_exp: Slots,
-    attention_xhat: Slots,
-    attention_rstd: Slots,
-    output_xhat: Slots,
-    output_rstd: Slots,
+    attention: [Slots; 3],
+    attention_norm: [Slots; 2],
+    feed_forward: [Slots; 1],
+    feed_forward_norm: [Slots; 2],
 }
 
-/// One layer's activations of one pass: query, key and value; the attention's output and log-sum-exp; the
-/// feed-forward layer's preactivation; both LayerNorms' normalised rows and reciprocal standard deviations.
+/// One layer's activations of one pass, by block.
 pub(crate) struct LayerActivations<'a> {
-    pub qkv: &'a mut [f32],
+    pub attention: Attended<'a>,
+    pub attention_norm: Normalised<'a>,
     pub preactivation: &'a mut [f32],
-    pub context: &'a mut [f32],
-    pub log_sum_exp: &'a mut [f32],
-    pub attention_xhat: &'a mut [f32],
-    pub attention_rstd: &'a mut [f32],
-    pub output_xhat: &'a mut [f32],
-    pub output_rstd: &'a mut [f32],
-}
-
-/// Floats per token of a layer: inputs of attention and GELU, attention block, output.
-fn widths(config: &BertConfig) -> [usize; 3] {
-    let h = config.hidden_size;
-    [3 * h + config.intermediate_size, 2 * h + config.num_attention_heads + 1, h + 1]
+    pub feed_forward_norm: Normalised<'a>,
 }
 
 impl Activations {
-    pub fn new(config: &BertConfig, pass_tokens: usize, keep: Keep) -> Self {
-        let ([inputs, attention, output], tokens) = keep.kept();
-        let (h, layers) = (config.hidden_size, config.num_hidden_layers);
-        let slots = |width: usize, kept: bool| Slots::new(width, layers, kept.then_some(tokens), pass_tokens);
+    pub fn new(architecture: &Architecture, pass_tokens: usize, keep: Keep) -> Self {
+        let layers = architecture.layers.len();
+        let slots = |saved: Saved| Slots::new(saved, layers, pass_tokens, keep);
         Self {
             keep,
-            qkv: slots(3 * h, inputs),
-            preactivation: slots(config.intermediate_size, inputs),
-            context: slots(h, attention),
-            log_sum_exp: slots(config.num_attention_heads, attention),
-            attention_xhat: slots(h, attention),
-            attention_rstd: slots(1, attention),
-            output_xhat: slots(h, output),
-            output_rstd: slots(1, output),
+            attention: Attention::saved(architecture).map(slots),
+            attention_norm: Norm::saved_behind_attention(architecture.width).map(slots),
+            feed_forward: FeedForward::saved(architecture).map(slots),
+            feed_forward_norm: Norm::saved_behind_feed_forward(architecture.width).map(slots),
         }
     }
 
     /// Bytes that [`Activations::new`] allocates.
-    pub fn memory_bytes(config: &BertConfig, pass_tokens: usize, keep: Keep) -> usize {
-        let (kept, tokens) = keep.kept();
-        let floats = widths(config).into_iter().zip(kept).map(|(width, kept)| match kept {
-            true => (config.num_hidden_layers * tokens).saturating_mul(width),
-            false => pass_tokens * width,
-        });
-        // The largest shapes and packs that are let through multiply to more than there are addresses.
-        floats.fold(0, usize::saturating_add).saturating_mul(size_of::<f32>())
+    pub fn memory_bytes(architecture: &Architecture, pass_tokens: usize, keep: Keep) -> usize {
+        let layers = architecture.layers.len();
+        let saved = Attention::saved(architecture)
+            .into_iter()
+            .chain(Norm::saved_behind_attention(architecture.width))
+            .chain(FeedForward::saved(architecture))
+            .chain(Norm::saved_behind_feed_forward(architecture.width));
+        let numbers = saved.map(|saved| Slots::numbers(saved, layers, pass_tokens, keep));
+        numbers.fold(0, usize::saturating_add).saturating_mul(size_of::<f32>())
     }
 
     pub fn layer(&mut self, layer: usize, rows: &Range<usize>) -> LayerActivations<'_> {
+        let [qkv, context, log_sum_exp] = self.attention.each_mut().map(|slots| slots.of(layer, rows));
+        let [preactivation] = self.feed_forward.each_mut().map(|slots| slots.of(layer, rows));
+        let [attention_xhat, attention_rstd] =
+            self.attention_norm.each_mut().map(|slots| slots.of(layer, rows));
+        let [xhat, rstd] = self.feed_forward_norm.each_mut().map(|slots| slots.of(layer, rows));
         LayerActivations {
-            qkv: self.qkv.of(layer, rows),
-            preactivation: self.preactivation.of(layer, rows),
-            context: self.context.of(layer, rows),
-            log_sum_exp: self.log_sum_exp.of(layer, rows),
-            attention_xhat: self.attention_xhat.of(layer, rows),
-            attention_rstd: self.attention_rstd.of(layer, rows),
-            output_xhat: self.output_xhat.of(layer, rows),
-            output_rstd: self.output_rstd.of(layer, rows),
+            attention: Attended { qkv, context, log_sum_exp },
+            attention_norm: Normalised { xhat: attention_xhat, rstd: attention_rstd },
+            preactivation,
+            feed_forward_norm: Normalised { xhat, rstd },
         }
     }
 
     /// The normalised rows of a layer's output: kept for every backward pass.
     pub fn output_xhat(&self, layer: usize, rows: &Range<usize>) -> &[f32] {
-        assert!(self.output_xhat.kept, "activations without a backward pass");
-        &self.output_xhat.buffers[layer][self.output_xhat.span(rows)]
+        let [xhat, _] = &self.feed_forward_norm;
+        assert!(xhat.kept, "activations without a backward pass");
+        &xhat.buffers[layer][xhat.span(rows)]
     }
 }

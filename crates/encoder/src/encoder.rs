@@ -1,20 +1,20 @@
 //! An encoder: texts' tokens in, one vector each out, and the way back.
 
 use contaccum_kernels::{
-    Activation, NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward,
+    Bf16Weight, NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward,
 };
 
 use crate::activations::Keep;
-use crate::bert::{Bert, Bf16Layer, DropoutStream};
+use crate::blocks::Weights;
 use crate::gradient::Gradient;
 use crate::pass::{Pass, PassLimits, Workspace};
-use crate::{BertConfig, Layout, ModelSettings, PackedTokens, Pooling};
+use crate::transformer::{DropoutStream, Transformer};
+use crate::{Layout, ModelConfig, ModelSettings, PackedTokens, Pooling};
 
 /// A model with its parameters in one flat buffer, and what makes a vector of its hidden states.
 pub struct Encoder {
-    config: BertConfig,
+    config: ModelConfig,
     layout: Layout,
-    activation: Activation,
     settings: ModelSettings,
     weights: Vec<f32>,
 }
@@ -23,16 +23,15 @@ impl Encoder {
     /// An encoder of these parts.
     ///
     /// # Panics
-    /// When `weights` is not as long as the configuration's layout, or the configuration was not validated.
-    pub fn new(config: BertConfig, settings: ModelSettings, weights: Vec<f32>) -> Self {
+    /// When `weights` is not as long as the configuration's layout.
+    pub fn new(config: ModelConfig, settings: ModelSettings, weights: Vec<f32>) -> Self {
         let layout = Layout::new(&config);
         assert_eq!(weights.len(), layout.parameters(), "weights of another layout");
-        let activation = config.activation().expect("a validated configuration has a known activation");
-        Self { config, layout, activation, settings, weights }
+        Self { config, layout, settings, weights }
     }
 
     /// Shape and constants.
-    pub fn config(&self) -> &BertConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -58,16 +57,14 @@ impl Encoder {
 
     /// Width of a vector.
     pub fn dim(&self) -> usize {
-        self.config.hidden_size
+        self.config.architecture().width
     }
 
-    fn bert(&self) -> Bert<'_> {
-        Bert {
-            config: &self.config,
+    fn transformer<'a>(&'a self, rounded: Option<&'a [Bf16Weight]>) -> Transformer<'a> {
+        Transformer {
+            architecture: self.config.architecture(),
             layout: &self.layout,
-            activation: self.activation,
-            weights: &self.weights,
-            bf16: None,
+            weights: Weights { values: &self.weights, rounded },
         }
     }
 
@@ -89,12 +86,12 @@ impl Encoder {
         dropout: Option<DropoutStream>,
         out: &mut [f32],
     ) {
-        self.represent_by(self.bert(), pass, workspace, dropout, out);
+        self.represent_by(self.transformer(None), pass, workspace, dropout, out);
     }
 
     fn represent_by(
         &self,
-        bert: Bert,
+        transformer: Transformer,
         pass: &mut Pass,
         workspace: &mut Workspace,
         dropout: Option<DropoutStream>,
@@ -104,7 +101,7 @@ impl Encoder {
         if sequences == 0 {
             return;
         }
-        bert.forward(pass, workspace, dropout);
+        transformer.forward(pass, workspace, dropout);
         let out = &mut out[..sequences * self.dim()];
         pool_forward(self.pool(), &workspace.hidden, pass.tokens.offsets(), self.dim(), out);
         if self.settings.normalize {
@@ -148,7 +145,8 @@ impl Encoder {
         }
         let offsets = pass.tokens.offsets();
         pool_backward(self.pool(), vector_gradient, offsets, self.dim(), &mut workspace.gradient);
-        self.bert().backward(pass, workspace, dropout, &mut Gradient::new(&self.layout, gradient));
+        let gradient = &mut Gradient::new(&self.layout, gradient);
+        self.transformer(None).backward(pass, workspace, dropout, gradient);
     }
 }
 
@@ -160,13 +158,13 @@ pub struct Embedder {
 
 impl Embedder {
     /// Buffers for packs within `limits`.
-    pub fn new(config: &BertConfig, limits: PassLimits) -> Self {
+    pub fn new(config: &ModelConfig, limits: PassLimits) -> Self {
         let pass = Pass::new(config, limits);
         Self { pass, workspace: Workspace::new(config, limits, Keep::Nothing) }
     }
 
     /// Bytes that [`Embedder::new`] allocates in a pool of `threads`.
-    pub fn memory_bytes(config: &BertConfig, limits: PassLimits, threads: usize) -> usize {
+    pub fn memory_bytes(config: &ModelConfig, limits: PassLimits, threads: usize) -> usize {
         Pass::memory_bytes(config, limits)
             + Workspace::activations_bytes(config, limits, Keep::Nothing)
             + Workspace::scratch_bytes(config, limits, Keep::Nothing, threads)
@@ -186,7 +184,7 @@ impl Embedder {
 /// Weights and what they are multiplied with are rounded to 8 significant bits; sums, attention and LayerNorm are `f32`.
 pub struct Bf16Encoder<'a> {
     encoder: &'a Encoder,
-    layers: Vec<Bf16Layer>,
+    rounded: Vec<Bf16Weight>,
 }
 
 impl<'a> Bf16Encoder<'a> {
@@ -195,9 +193,8 @@ impl<'a> Bf16Encoder<'a> {
     /// # Errors
     /// On a processor that cannot multiply them.
     pub fn new(encoder: &'a Encoder) -> Result<Self, NoBf16> {
-        let layers = encoder.layout.layers.iter();
-        let layers = layers.map(|ranges| Bf16Layer::new(&encoder.config, ranges, &encoder.weights));
-        Ok(Self { encoder, layers: layers.collect::<Result<_, _>>()? })
+        let rounded = encoder.layout.linears().map(|linear| linear.round(&encoder.weights));
+        Ok(Self { encoder, rounded: rounded.collect::<Result<_, _>>()? })
     }
 
     /// [`Embedder::embed`] in bfloat16.
@@ -206,7 +203,7 @@ impl<'a> Bf16Encoder<'a> {
     /// As there.
     pub fn embed(&self, buffers: &mut Embedder, tokens: &PackedTokens, out: &mut [f32]) {
         buffers.pass.set(tokens);
-        let bert = Bert { bf16: Some(&self.layers), ..self.encoder.bert() };
-        self.encoder.represent_by(bert, &mut buffers.pass, &mut buffers.workspace, None, out);
+        let transformer = self.encoder.transformer(Some(&self.rounded));
+        self.encoder.represent_by(transformer, &mut buffers.pass, &mut buffers.workspace, None, out);
     }
 }

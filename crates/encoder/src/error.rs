@@ -58,7 +58,7 @@ pub enum EncoderError {
         reason: String,
     },
     /// A tensor of the encoder is not in the weights file.
-    #[error("{path}: tensor {tensor} is missing; config.json and the weights must belong to one BERT model")]
+    #[error("{path}: tensor {tensor} is missing; config.json and the weights must belong to one model")]
     TensorMissing {
         /// The file.
         path: PathBuf,

@@ -6,7 +6,7 @@ use contaccum_files::{create_folder, read_json_if_there, write, write_folder, wr
 use serde_json::{Map, Value, json};
 
 use crate::{
-    BertConfig, EncoderError, Layout, ModelRecord, ModelSettings, Pair, PassageFormat, Pooling, Similarity,
+    EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, Pair, PassageFormat, Pooling, Similarity,
     TextTokenizer, error::one_line, folder::is_hub_name, weights::save_weights,
 };
 
@@ -29,7 +29,7 @@ pub struct ModelCard {
 /// As [`check_export_target`], and when a file cannot be written.
 pub fn export_folder(
     path: &Path,
-    config: &BertConfig,
+    config: &ModelConfig,
     layout: &Layout,
     weights: &[f32],
     tokenizer: &TextTokenizer,
@@ -72,7 +72,7 @@ pub fn check_export_target(path: &Path) -> Result<(), EncoderError> {
 }
 
 /// The files beside model and tokenizer that say how a text becomes a vector.
-fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) -> Result<(), EncoderError> {
+fn write_settings(folder: &Path, config: &ModelConfig, settings: &ModelSettings) -> Result<(), EncoderError> {
     let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
     if settings.normalize {
         modules.push(("2_Normalize", "Normalize"));
@@ -91,7 +91,7 @@ fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) 
         .collect();
     write_json(&folder.join("modules.json"), &modules)?;
     let pooling = json!({
-        "word_embedding_dimension": config.hidden_size,
+        "word_embedding_dimension": config.architecture().width,
         "pooling_mode_cls_token": settings.pooling == Pooling::Cls,
         "pooling_mode_mean_tokens": settings.pooling == Pooling::Mean,
         "pooling_mode_max_tokens": false,
@@ -116,7 +116,7 @@ fn write_settings(folder: &Path, config: &BertConfig, settings: &ModelSettings) 
 
 impl ModelCard {
     /// The `README.md`: front matter for the hub, how to load the model, what it is, how it was trained.
-    fn render(&self, config: &BertConfig, settings: &ModelSettings) -> String {
+    fn render(&self, config: &ModelConfig, settings: &ModelSettings) -> String {
         let base = self.base_model.as_deref().filter(|name| is_hub_name(name));
         let base_line = base.map(|name| format!("base_model: {name}\n")).unwrap_or_default();
         let passages = match settings.passage_format {
@@ -136,8 +136,8 @@ impl ModelCard {
             Similarity::Cosine => "cosine",
         };
         let mut facts = vec![
-            ("Dimensions".to_owned(), config.hidden_size.to_string()),
-            ("Layers".to_owned(), config.num_hidden_layers.to_string()),
+            ("Dimensions".to_owned(), config.architecture().width.to_string()),
+            ("Layers".to_owned(), config.architecture().layers.len().to_string()),
             ("Pooling".to_owned(), pooling.to_owned()),
             ("Normalised".to_owned(), if settings.normalize { "yes" } else { "no" }.to_owned()),
             ("Similarity".to_owned(), similarity.to_owned()),

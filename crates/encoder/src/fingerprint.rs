@@ -9,14 +9,10 @@ use std::fmt::{self, Display};
 use contaccum_files::{ContentHash, ContentHasher};
 use serde::{Deserialize, Serialize};
 
-use crate::{BertConfig, Encoder, TextTokenizer};
+use crate::{Encoder, TextTokenizer};
 
 /// Before a hash in a record: tells it from a value, and which hash it is.
 const HASHED: &str = "xxh3:";
-
-/// Fields of a configuration that decide no vector: dropout, fresh weights, padding.
-const NOT_OF_VECTORS: [&str; 4] =
-    ["hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "pad_token_id"];
 
 /// Numbers turned into bytes at a time.
 const BLOCK: usize = 1 << 14;
@@ -146,17 +142,6 @@ pub fn tell_differences(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl BertConfig {
-    /// The fields that decide what vector a sequence of tokens gets.
-    pub fn fingerprint(&self) -> Fingerprint {
-        let fields = serde_json::to_value(self).expect("numbers and words under string keys are JSON");
-        let fields = fields.as_object().into_iter().flatten();
-        let told = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), str::to_owned);
-        let parts = fields.filter(|(name, _)| !NOT_OF_VECTORS.contains(&name.as_str()));
-        Fingerprint(parts.map(|(name, value)| (name.clone(), told(value))).collect())
-    }
-}
-
 impl Encoder {
     /// What decides the vector of a text beside its prompt and length: weights, configuration, tokenizer, pooling,
     /// normalisation. Two encoders of one fingerprint give vectors that can be compared.
@@ -173,6 +158,7 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{BertConfig, ModelConfig};
 
     #[test]
     fn numbers_are_hashed_as_their_bytes_however_many_there_are() {
@@ -204,10 +190,10 @@ mod tests {
     #[test]
     fn heads_and_activation_are_of_the_fingerprint_and_dropout_is_not() {
         let config = BertConfig::default();
-        let recorded = config.fingerprint();
-        let dropout = BertConfig { hidden_dropout_prob: 0.5, ..config.clone() };
-        assert_eq!(dropout.fingerprint(), recorded);
-        let heads = BertConfig { num_attention_heads: 6, ..config }.fingerprint();
+        let of = |config: BertConfig| ModelConfig::try_from(config).unwrap();
+        let recorded = of(config.clone()).fingerprint();
+        assert_eq!(of(config.clone()).with_dropout(0.5).fingerprint(), recorded);
+        let heads = of(BertConfig { num_attention_heads: 6, ..config }).fingerprint();
         assert_eq!(
             tell_differences(&recorded.differences(&heads)),
             r#"num_attention_heads was "12", is "6""#

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    BertConfig, EncoderError, Layout, ModelRecord, ModelSettings, TextTokenizer,
+    EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, TextTokenizer,
     hub::Hub,
     notice::warn_once,
     settings::{Modules, Usage},
@@ -51,10 +51,10 @@ impl ModelFolder {
     /// Reads `config.json` alone, of a folder, of the Hugging Face cache or of the hub.
     ///
     /// # Errors
-    /// As [`ModelFolder::locate`] and [`BertConfig::read`].
-    pub fn locate_config(name_or_path: &str) -> Result<BertConfig, EncoderError> {
+    /// As [`ModelFolder::locate`] and [`ModelConfig::read`].
+    pub fn locate_config(name_or_path: &str) -> Result<ModelConfig, EncoderError> {
         match is_hub_name(name_or_path) && !Path::new(name_or_path).exists() {
-            true => BertConfig::read(&Hub::from_environment().fetch_config(name_or_path)?),
+            true => ModelConfig::read(&Hub::from_environment().fetch_config(name_or_path)?),
             false => Self::locate(name_or_path)?.config(),
         }
     }
@@ -67,9 +67,9 @@ impl ModelFolder {
     /// Reads and validates `config.json`.
     ///
     /// # Errors
-    /// As [`BertConfig::read`].
-    pub fn config(&self) -> Result<BertConfig, EncoderError> {
-        BertConfig::read(&self.transformer().join("config.json"))
+    /// As [`ModelConfig::read`].
+    pub fn config(&self) -> Result<ModelConfig, EncoderError> {
+        ModelConfig::read(&self.transformer().join("config.json"))
     }
 
     /// Reads how texts become vectors: what the folder's sentence-transformers files record, or
@@ -126,11 +126,11 @@ impl ModelFolder {
     pub fn tokenizer(&self) -> Result<TextTokenizer, EncoderError> {
         let tokenizer = TextTokenizer::from_folder(&self.transformer())?;
         let config = self.config()?;
-        let (vocabulary, rows) = (tokenizer.vocabulary_size(), config.vocab_size);
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), config.architecture().vocabulary);
         if vocabulary > rows {
             return Err(EncoderError::VocabularyTooLarge { path: self.transformer(), vocabulary, rows });
         }
-        Ok(tokenizer.with_token_types(config.type_vocab_size))
+        Ok(tokenizer.with_token_types(config.architecture().token_types.max(1)))
     }
 
     /// Reads the weights into the order of `layout`.

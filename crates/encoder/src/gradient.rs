@@ -32,6 +32,12 @@ impl<'a> Gradient<'a> {
         let ranges = ranges.map(|range| self.at(range));
         self.values.get_disjoint_mut(ranges).expect("tensors of a layout are disjoint")
     }
+
+    /// Several tensors at once, of which some are not there: those are empty.
+    pub fn disjoint_of<const N: usize>(&mut self, ranges: [Option<&Range<usize>>; N]) -> [&mut [f32]; N] {
+        let ranges = ranges.map(|range| range.map_or(0..0, |range| self.at(range)));
+        self.values.get_disjoint_mut(ranges).expect("tensors of a layout are disjoint")
+    }
 }
 
 impl Index<Range<usize>> for Gradient<'_> {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use contaccum_kernels::{Partials, TokenRows, attention_scratch_len, resident_zeros};
 
 use crate::activations::{Activations, Keep};
-use crate::{BertConfig, PackedTokens};
+use crate::architecture::PositionTable;
+use crate::{Architecture, ModelConfig, PackedTokens};
 
 /// The largest pack a pass can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +38,17 @@ pub struct Pass {
     pub(crate) sequence_keys: Vec<u32>,
     token_keys: Vec<u32>,
     positions: Vec<u32>,
+    /// The row of each token's position in the table of the model.
+    position_rows: Vec<u32>,
+    table: Option<PositionTable>,
     pub(crate) vectors: Vec<f32>,
     pub(crate) lengths: Vec<f32>,
 }
 
 impl Pass {
     /// Allocates a pass for packs within `limits`.
-    pub fn new(config: &BertConfig, limits: PassLimits) -> Self {
+    pub fn new(config: &ModelConfig, limits: PassLimits) -> Self {
+        let Architecture { width, positions: table, .. } = *config.architecture();
         Self {
             limits,
             first_row: 0,
@@ -51,15 +56,17 @@ impl Pass {
             sequence_keys: Vec::with_capacity(limits.sequences),
             token_keys: Vec::with_capacity(limits.tokens),
             positions: Vec::with_capacity(limits.tokens),
-            vectors: resident_zeros(limits.sequences * config.hidden_size),
+            position_rows: Vec::with_capacity(limits.tokens),
+            table,
+            vectors: resident_zeros(limits.sequences * width),
             lengths: resident_zeros(limits.sequences),
         }
     }
 
     /// Bytes that [`Pass::new`] allocates.
-    pub fn memory_bytes(config: &BertConfig, limits: PassLimits) -> usize {
-        let floats = limits.sequences * (config.hidden_size + 1);
-        let token_words = 3 * limits.tokens + 2 * limits.sequences + 1;
+    pub fn memory_bytes(config: &ModelConfig, limits: PassLimits) -> usize {
+        let floats = limits.sequences * (config.architecture().width + 1);
+        let token_words = 4 * limits.tokens + 2 * limits.sequences + 1;
         (floats + token_words) * size_of::<f32>() + limits.tokens
     }
 
@@ -75,6 +82,7 @@ impl Pass {
         self.sequence_keys.clear();
         self.token_keys.clear();
         self.positions.clear();
+        self.position_rows.clear();
     }
 
     /// Lays the activations of this pass behind those of `other`, so that both can wait for their backward passes.
@@ -97,7 +105,21 @@ impl Pass {
         self.tokens.push(sequence);
         self.sequence_keys.push(key);
         self.token_keys.resize(self.tokens.tokens(), key);
-        self.positions.extend(0..length as u32);
+        self.place(&sequence.ids);
+    }
+
+    /// Adds the positions of a sequence.
+    fn place(&mut self, ids: &[u32]) {
+        self.positions.extend(0..ids.len() as u32);
+        let Some(table) = self.table else { return };
+        let mut next = table.first();
+        self.position_rows.extend(ids.iter().map(|id| {
+            let padding = table.padding_row.filter(|row| row == id);
+            padding.unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            })
+        }));
     }
 
     /// Replaces the sequences by those of `tokens`, for a pass without dropout.
@@ -114,7 +136,7 @@ impl Pass {
         self.sequence_keys.resize(tokens.sequences(), 0);
         self.token_keys.resize(tokens.tokens(), 0);
         for span in tokens.offsets().windows(2) {
-            self.positions.extend(0..span[1] - span[0]);
+            self.place(&tokens.ids()[span[0] as usize..span[1] as usize]);
         }
     }
 
@@ -125,6 +147,11 @@ impl Pass {
 
     pub(crate) fn rows(&self) -> TokenRows<'_> {
         TokenRows { keys: &self.token_keys, positions: &self.positions }
+    }
+
+    /// The rows of the tokens' positions in the table of the model; empty where it has none.
+    pub(crate) fn position_rows(&self) -> &[u32] {
+        &self.position_rows
     }
 
     /// The rows of the workspace's activations that are this pass's.
@@ -147,30 +174,32 @@ pub struct Workspace {
 
 impl Workspace {
     /// Allocates a workspace for passes within `limits` each; without a backward pass it is smaller.
-    pub fn new(config: &BertConfig, limits: PassLimits, keep: Keep) -> Self {
+    pub fn new(config: &ModelConfig, limits: PassLimits, keep: Keep) -> Self {
+        let a = config.architecture();
         let backward = backward_tokens(limits, keep);
         Self {
-            activations: Activations::new(config, limits.tokens, keep),
-            hidden: resident_zeros(limits.tokens * config.hidden_size),
-            gradient: resident_zeros(backward * config.hidden_size),
-            branch: resident_zeros(backward * config.hidden_size),
-            wide: resident_zeros(limits.tokens * wide(config)),
+            activations: Activations::new(a, limits.tokens, keep),
+            hidden: resident_zeros(limits.tokens * a.width),
+            gradient: resident_zeros(backward * a.width),
+            branch: resident_zeros(backward * a.width),
+            wide: resident_zeros(limits.tokens * a.widest()),
             scratch: resident_zeros(attention_scratch_len(limits.longest, contaccum_kernels::threads())),
-            partials: Partials::new(wide(config)),
+            partials: Partials::new(a.widest()),
         }
     }
 
     /// Bytes of activations that [`Workspace::new`] allocates.
-    pub fn activations_bytes(config: &BertConfig, limits: PassLimits, keep: Keep) -> usize {
-        Activations::memory_bytes(config, limits.tokens, keep)
+    pub fn activations_bytes(config: &ModelConfig, limits: PassLimits, keep: Keep) -> usize {
+        Activations::memory_bytes(config.architecture(), limits.tokens, keep)
     }
 
     /// Bytes of scratch that [`Workspace::new`] allocates in a pool of `threads`.
-    pub fn scratch_bytes(config: &BertConfig, limits: PassLimits, keep: Keep, threads: usize) -> usize {
-        let floats = limits.tokens * (config.hidden_size + wide(config))
-            + 2 * backward_tokens(limits, keep) * config.hidden_size
+    pub fn scratch_bytes(config: &ModelConfig, limits: PassLimits, keep: Keep, threads: usize) -> usize {
+        let a = config.architecture();
+        let floats = limits.tokens * (a.width + a.widest())
+            + 2 * backward_tokens(limits, keep) * a.width
             + attention_scratch_len(limits.longest, threads);
-        floats * size_of::<f32>() + Partials::memory_bytes(wide(config), threads)
+        floats * size_of::<f32>() + Partials::memory_bytes(a.widest(), threads)
     }
 }
 
@@ -179,9 +208,4 @@ fn backward_tokens(limits: PassLimits, keep: Keep) -> usize {
         Keep::ForBackward { .. } => limits.tokens,
         Keep::Nothing => 0,
     }
-}
-
-/// Width of the buffer that holds the feed-forward activation, or query, key and value gradients.
-fn wide(config: &BertConfig) -> usize {
-    config.intermediate_size.max(3 * config.hidden_size)
 }

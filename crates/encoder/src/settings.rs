@@ -11,7 +11,7 @@ use contaccum_files::read_json_if_there;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{BertConfig, EncoderError, ModelRecord, PassageFormat};
+use crate::{EncoderError, ModelConfig, ModelRecord, PassageFormat};
 
 /// How the hidden states of a sequence become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +69,8 @@ pub struct ModelSettings {
 impl ModelSettings {
     /// DPR's convention, which stands for a folder that records nothing: the CLS token, compared by dot product,
     /// no prompts, title and text as a pair, as many tokens as the model has positions.
-    pub fn plain(config: &BertConfig) -> Self {
-        let longest = config.max_position_embeddings;
+    pub fn plain(config: &ModelConfig) -> Self {
+        let longest = config.architecture().longest;
         Self {
             pooling: Pooling::Cls,
             normalize: false,
@@ -98,7 +98,7 @@ impl ModelSettings {
         }
     }
 
-    pub(crate) fn read(folder: &Path, modules: &Modules, config: &BertConfig) -> Result<Self, EncoderError> {
+    pub(crate) fn read(folder: &Path, modules: &Modules, config: &ModelConfig) -> Result<Self, EncoderError> {
         let transformer = folder.join(&modules.transformer);
         let max_seq_length = max_seq_length(&transformer, config)?;
         let record = ModelRecord::read(folder)?;
@@ -208,14 +208,14 @@ fn check_normalize(place: &Path) -> Result<(), EncoderError> {
     Ok(())
 }
 
-fn read_pooling(place: &Path, config: &BertConfig, has_prompts: bool) -> Result<Pooling, EncoderError> {
+fn read_pooling(place: &Path, config: &ModelConfig, has_prompts: bool) -> Result<Pooling, EncoderError> {
     let fields: Fields = read_json_if_there(place)?.ok_or_else(|| EncoderError::FileMissing {
         path: place.into(),
         remedy: "modules.json names a Pooling module; fetch its folder too".into(),
     })?;
     let width = fields.get("embedding_dimension").or_else(|| fields.get("word_embedding_dimension"));
-    if width.and_then(Value::as_f64).is_some_and(|width| width != config.hidden_size as f64) {
-        let what = format!("pools vectors of another width than hidden_size {}", config.hidden_size);
+    if width.and_then(Value::as_f64).is_some_and(|width| width != config.architecture().width as f64) {
+        let what = format!("pools vectors of another width than hidden_size {}", config.architecture().width);
         return Err(unsupported(place, format!("{what}; the files must belong to one model")));
     }
     if has_prompts && fields.get("include_prompt") == Some(&Value::Bool(false)) {
@@ -252,7 +252,7 @@ fn pooling_modes(fields: &Fields) -> Vec<String> {
 }
 
 /// The longest sequence: what the folder says, never more than the model has positions.
-fn max_seq_length(transformer: &Path, config: &BertConfig) -> Result<usize, EncoderError> {
+fn max_seq_length(transformer: &Path, config: &ModelConfig) -> Result<usize, EncoderError> {
     let place = transformer.join("sentence_bert_config.json");
     let fields: Fields = read_json_if_there(&place)?.unwrap_or_default();
     let task = fields.get("transformer_task").unwrap_or(&Value::Null);
@@ -280,7 +280,7 @@ fn max_seq_length(transformer: &Path, config: &BertConfig) -> Result<usize, Enco
             format!("a maximum length of {limit} tokens; it must be at least 3"),
         ));
     }
-    Ok(limit.min(config.max_position_embeddings))
+    Ok(limit.min(config.architecture().longest))
 }
 
 /// What `config_sentence_transformers.json` says.

@@ -1,4 +1,4 @@
-//! Weights in and out: safetensors files under Hugging Face's names, and BERT's fresh initialisation.
+//! Weights in and out: safetensors files under transformers' names, and fresh ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,7 +17,9 @@ use safetensors::{
 };
 use serde_json::{Map, Value};
 
-use crate::{BertConfig, EncoderError, Layout, Tensor};
+use crate::families::FAMILIES;
+use crate::layout::Kind;
+use crate::{EncoderError, Layout, ModelConfig, Tensor};
 
 /// The largest header of a file: safetensors' own bound.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
@@ -25,13 +27,10 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes converted at a time: what reading and writing cost in memory beside the weights themselves.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Before a tensor's name: nothing in a `BertModel`, `bert.` in every model with a head on it.
-const PREFIXES: [&str; 2] = ["", "bert."];
-
 /// Reads the tensors of `layout` into one buffer of `layout.parameters()` numbers: from a safetensors file, or from the
 /// files that a `model.safetensors.index.json` lists.
 ///
-/// Names may carry the prefix `bert.` and LayerNorm's old `gamma` and `beta`; what the layout does not name (pooler,
+/// Names may carry the prefix of a family (`bert.`), as in every model with a head, and LayerNorm's old `gamma` and `beta`; what the layout does not name (pooler,
 /// position ids, heads) is left out; f16, bf16 and f64 are converted.
 ///
 /// # Errors
@@ -63,8 +62,8 @@ fn read_files<'w>(
 ) -> Result<(), EncoderError> {
     let shards = shard_paths(path)?.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
     let first = &layout.tensors()[0].name;
-    let prefix = PREFIXES
-        .into_iter()
+    let prefix = std::iter::once("")
+        .chain(FAMILIES.map(|family| family.prefix))
         .find(|prefix| shards.iter().any(|shard| shard.metadata.info(&format!("{prefix}{first}")).is_some()))
         .unwrap_or_default();
     // Every tensor is found and checked before the buffer is made, so that a wrong config.json costs no memory.
@@ -144,23 +143,24 @@ pub fn save_weights(path: &Path, layout: &Layout, weights: &[f32]) -> Result<(),
 
 /// Fresh weights as BERT starts from: matrices from N(0, `initializer_range`²), LayerNorm one and zero, biases zero,
 /// the padding token's row zero. The same seed gives the same bits on every machine.
-pub fn random_weights(config: &BertConfig, layout: &Layout, seed: u64) -> Vec<f32> {
+pub fn random_weights(config: &ModelConfig, layout: &Layout, seed: u64) -> Vec<f32> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    let deviation = config.initializer_range as f32;
+    let architecture = config.architecture();
+    let deviation = architecture.initializer_range as f32;
     let mut weights = vec![0.0; layout.parameters()];
     for tensor in layout.tensors() {
         let values = &mut weights[tensor.range.clone()];
-        if tensor.name.ends_with("LayerNorm.weight") {
-            values.fill(1.0);
-        } else if !tensor.name.ends_with(".bias") {
-            values.fill_with(|| {
+        match tensor.kind {
+            Kind::Bias => {}
+            Kind::Scale => values.fill(1.0),
+            Kind::Matrix => values.fill_with(|| {
                 let unit: f32 = StandardNormal.sample(&mut generator);
                 deviation * unit
-            });
+            }),
         }
     }
-    let padding = layout.words.start + config.pad_token_id as usize * config.hidden_size;
-    weights[padding..padding + config.hidden_size].fill(0.0);
+    let padding = layout.embedding.words.start + architecture.padding as usize * architecture.width;
+    weights[padding..padding + architecture.width].fill(0.0);
     weights
 }
 

@@ -8,14 +8,14 @@ use std::{
 };
 
 use contaccum_encoder::{
-    BertConfig, EncoderError, Layout, ModelCard, ModelFolder, ModelSettings, PassageFormat, Pooling,
-    Similarity, TextTokenizer, export_folder, load_weights, random_weights, save_weights,
+    BertConfig, EncoderError, Layout, ModelCard, ModelConfig, ModelFolder, ModelSettings, PassageFormat,
+    Pooling, Similarity, TextTokenizer, export_folder, load_weights, random_weights, save_weights,
 };
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-fn tiny() -> BertConfig {
+fn tiny_bert() -> BertConfig {
     BertConfig {
         hidden_size: 8,
         num_hidden_layers: 2,
@@ -25,6 +25,10 @@ fn tiny() -> BertConfig {
         max_position_embeddings: 16,
         ..BertConfig::default()
     }
+}
+
+fn tiny() -> ModelConfig {
+    tiny_bert().try_into().unwrap()
 }
 
 fn tokenizer(words: usize) -> TextTokenizer {
@@ -258,14 +262,15 @@ fn fields_a_config_leaves_out_are_those_of_bert_base() {
     let folder = tempdir().unwrap();
     put(folder.path(), "config.json", json!({ "model_type": "bert", "hidden_size": 384, "new_field": [1] }));
     let config = locate(folder.path()).unwrap().config().unwrap();
-    assert_eq!(config, BertConfig { hidden_size: 384, ..BertConfig::default() });
-    assert_eq!((config.type_vocab_size, config.layer_norm_eps), (2, 1e-12));
+    let expected = BertConfig { hidden_size: 384, ..BertConfig::default() };
+    assert_eq!(config, expected.try_into().unwrap());
+    assert_eq!((config.architecture().token_types, config.architecture().norm.epsilon), (2, 1e-12));
 }
 
 #[test]
 fn a_written_config_reads_back_and_names_the_architecture() {
     let folder = plain_folder();
-    assert_eq!(BertConfig::read(&folder.path().join("config.json")).unwrap(), tiny());
+    assert_eq!(ModelConfig::read(&folder.path().join("config.json")).unwrap(), tiny());
     let written = json_of(folder.path(), "config.json");
     assert_eq!(written["architectures"], json!(["BertModel"]));
     assert_eq!(written["model_type"], "bert");
@@ -274,7 +279,7 @@ fn a_written_config_reads_back_and_names_the_architecture() {
 #[test]
 fn configurations_that_are_not_a_bert_encoder_are_refused_by_name() {
     let cases = [
-        ("model_type", json!("roberta"), "roberta"),
+        ("model_type", json!("t5"), "t5"),
         ("hidden_act", json!("swiglu"), "swiglu is not supported; gelu, gelu_python"),
         ("position_embedding_type", json!("relative_key"), "relative_key"),
         ("is_decoder", json!(true), "is_decoder"),
@@ -296,8 +301,7 @@ fn configurations_that_are_not_a_bert_encoder_are_refused_by_name() {
         assert!(refusal(&folder, "config.json", config).contains(expected), "{field}");
     }
     assert!(refusal(&plain_folder(), "config.json", json!([])).contains("broken JSON"));
-    assert!(BertConfig { num_attention_heads: 5, ..tiny() }.validate().is_err());
-    tiny().validate().unwrap();
+    assert!(ModelConfig::try_from(BertConfig { num_attention_heads: 5, ..tiny_bert() }).is_err());
 }
 
 #[test]
@@ -448,11 +452,11 @@ fn a_weights_file_that_does_not_fit_is_refused_with_the_tensor() {
     let mut weights = random_weights(&tiny(), &layout, 1);
     save_weights(&path, &layout, &weights).unwrap();
 
-    let deeper = Layout::new(&BertConfig { num_hidden_layers: 3, ..tiny() });
+    let deeper = Layout::new(&BertConfig { num_hidden_layers: 3, ..tiny_bert() }.try_into().unwrap());
     let error = load_weights(&path, &deeper).unwrap_err();
     assert!(error.to_string().contains("encoder.layer.2.attention.self.query.weight is missing"), "{error}");
 
-    let wider = Layout::new(&BertConfig { intermediate_size: 13, ..tiny() });
+    let wider = Layout::new(&BertConfig { intermediate_size: 13, ..tiny_bert() }.try_into().unwrap());
     let error = load_weights(&path, &wider).unwrap_err();
     assert!(matches!(error, EncoderError::TensorShape { .. }), "{error}");
     assert!(error.to_string().contains("[12, 8]") && error.to_string().contains("[13, 8]"), "{error}");
@@ -490,7 +494,8 @@ fn a_weights_file_cut_short_anywhere_is_refused() {
 
 #[test]
 fn random_weights_start_as_bert_does_and_follow_the_seed() {
-    let config = BertConfig { hidden_size: 64, pad_token_id: 3, vocab_size: 500, ..tiny() };
+    let config = BertConfig { hidden_size: 64, pad_token_id: 3, vocab_size: 500, ..tiny_bert() };
+    let config = ModelConfig::try_from(config).unwrap();
     let layout = Layout::new(&config);
     let weights = random_weights(&config, &layout, 42);
     assert_eq!(weights, random_weights(&config, &layout, 42));

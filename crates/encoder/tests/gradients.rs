@@ -2,8 +2,8 @@
 //! differences of the float64 loss, with dropout on.
 
 use contaccum_encoder::{
-    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelSettings, Pass, PassLimits, Pooling, Recompute,
-    Similarity, TokenSequence, Workspace,
+    BertConfig, DropoutStream, Encoder, Keep, Layout, ModelConfig, ModelSettings, Pass, PassLimits, Pooling,
+    Recompute, Similarity, TokenSequence, Workspace,
 };
 use contaccum_kernels::{Dropout, Site};
 
@@ -23,6 +23,10 @@ fn config(dropout: f64) -> BertConfig {
     }
 }
 
+fn model(config: BertConfig) -> ModelConfig {
+    config.try_into().unwrap()
+}
+
 fn keep(limits: PassLimits, recompute: Recompute) -> Keep {
     Keep::ForBackward { tokens: limits.tokens, recompute }
 }
@@ -32,7 +36,7 @@ fn settings(pooling: Pooling, normalize: bool) -> ModelSettings {
         pooling,
         normalize,
         similarity: Similarity::Dot,
-        ..ModelSettings::plain(&BertConfig { max_position_embeddings: 8, ..BertConfig::default() })
+        ..ModelSettings::plain(&model(config(0.0)))
     }
 }
 
@@ -202,7 +206,8 @@ fn close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
 }
 
 fn check(pooling: Pooling, normalize: bool, rate: f64, activation: &str) {
-    let config = BertConfig { hidden_act: activation.into(), ..config(rate) };
+    let shape = BertConfig { hidden_act: activation.into(), ..config(rate) };
+    let config = model(shape.clone());
     let layout = Layout::new(&config);
     let mut weights = values(layout.parameters(), 1, 0.5);
     for tensor in layout.tensors().iter().filter(|t| t.name.ends_with("LayerNorm.weight")) {
@@ -211,7 +216,7 @@ fn check(pooling: Pooling, normalize: bool, rate: f64, activation: &str) {
     let weights64: Vec<f64> = weights.iter().map(|w| *w as f64).collect();
     let dropout = Dropout::new(rate, STREAM.seed, STREAM.update);
     let plain = |weights: &[f64]| {
-        Plain { config: &config, layout: &layout, weights, dropout }.vectors(pooling, normalize)
+        Plain { config: &shape, layout: &layout, weights, dropout }.vectors(pooling, normalize)
     };
     let encoder = Encoder::new(config.clone(), settings(pooling, normalize), weights);
     let limits = PassLimits { tokens: 20, sequences: 4, longest: 8 };
@@ -266,7 +271,7 @@ fn gradients_are_those_of_float64_with_every_activation() {
 
 #[test]
 fn a_pass_split_in_two_gives_the_same_vectors_and_gradients() {
-    let config = config(0.2);
+    let config = model(config(0.2));
     let layout = Layout::new(&config);
     let encoder =
         Encoder::new(config.clone(), settings(Pooling::Mean, true), values(layout.parameters(), 3, 0.5));
@@ -296,7 +301,7 @@ fn a_pass_split_in_two_gives_the_same_vectors_and_gradients() {
 
 #[test]
 fn what_is_made_again_or_lies_behind_another_pass_gives_the_same_bits() {
-    let config = config(0.2);
+    let config = model(config(0.2));
     let layout = Layout::new(&config);
     let encoder =
         Encoder::new(config.clone(), settings(Pooling::Mean, true), values(layout.parameters(), 3, 0.5));
@@ -331,7 +336,7 @@ fn what_is_made_again_or_lies_behind_another_pass_gives_the_same_bits() {
 
 #[test]
 fn frozen_embeddings_change_no_other_gradient() {
-    let config = config(0.2);
+    let config = model(config(0.2));
     let layout = Layout::new(&config);
     let encoder =
         Encoder::new(config.clone(), settings(Pooling::Cls, false), values(layout.parameters(), 3, 0.5));
@@ -352,7 +357,7 @@ fn frozen_embeddings_change_no_other_gradient() {
 
 #[test]
 fn planned_bytes_grow_with_the_tokens_by_what_a_policy_keeps() {
-    let config = config(0.0);
+    let config = model(config(0.0));
     let (h, heads, f, layers) = (12, 3, 20, 2);
     let inputs = 3 * h + f;
     let attention = 2 * h + heads + 1;

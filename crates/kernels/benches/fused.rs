@@ -3,10 +3,11 @@
 //! point operations of its products instead.
 
 use contaccum_kernels::{
-    Activation, AdamW, AttentionShape, Dropout, EmbeddingGradients, EmbeddingTables, LayerNorm, Partials,
-    Pool, Site, TokenRows, activation_backward, activation_forward, adamw, add_column_sums,
-    attention_backward, attention_forward, attention_scratch_len, embedding_backward, embedding_forward,
-    layer_norm_output, pool_forward, residual_layer_norm_backward, residual_layer_norm_forward, squared_norm,
+    Activation, AdamW, AttentionShape, Dropout, EmbeddingGradients, EmbeddingIndices, EmbeddingTables,
+    LayerNorm, Partials, Pool, Site, TokenRows, activation_backward, activation_forward, adamw,
+    add_column_sums, attention_backward, attention_forward, attention_scratch_len, embedding_backward,
+    embedding_forward, layer_norm_output, pool_forward, residual_layer_norm_backward,
+    residual_layer_norm_forward, squared_norm,
 };
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -167,9 +168,10 @@ fn embedding(bencher: Bencher, backward: bool) {
     let (words, positions, types) = (values(WORDS * WIDTH), values(512 * WIDTH), values(2 * WIDTH));
     let (weight, bias, rows, dropout) = (vec![1.0; WIDTH], vec![0.0; WIDTH], Rows::new(), dropout());
     let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
-    let tables = EmbeddingTables { words: &words, positions: &positions, types: &types, norm };
+    let tables = EmbeddingTables { words: &words, positions: Some(&positions), types: Some(&types), norm };
     let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 104_729 % 30_000) as u32).collect();
     let kinds = vec![0u8; TOKENS];
+    let indices = EmbeddingIndices { words: &ids, positions: &rows.positions, types: &kinds };
     let (mut hidden, mut scratch) = (values(TOKENS * WIDTH), vec![0.0; TOKENS * WIDTH]);
     let mut gradients = [
         vec![0.0; words.len()],
@@ -180,13 +182,12 @@ fn embedding(bencher: Bencher, backward: bool) {
     ];
     let mut partials = Partials::new(3 * WIDTH);
     bencher.counter(floats(2 * hidden.len())).bench_local(|| match backward {
-        false => embedding_forward(tables, &ids, &kinds, rows.view(), Some(&dropout), &mut hidden),
+        false => embedding_forward(tables, indices, rows.view(), Some(&dropout), &mut hidden),
         true => {
             let [words, positions, types, norm_weight, norm_bias] = &mut gradients;
             embedding_backward(
                 tables,
-                &ids,
-                &kinds,
+                indices,
                 rows.view(),
                 Some(&dropout),
                 &mut hidden,

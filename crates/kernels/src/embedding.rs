@@ -10,17 +10,28 @@ use crate::layer_norm::{LayerNorm, norm_parameter_sums, normalize_row, normalize
 use crate::math::mul_add;
 use crate::parallel::{Partials, Shared, add, rows_per_part};
 
-/// The three tables, each `[entries, width]`, and the LayerNorm behind them.
+/// The tables, each `[entries, width]`, and the LayerNorm behind them.
 #[derive(Clone, Copy)]
 pub struct EmbeddingTables<'a> {
     /// Word embeddings.
     pub words: &'a [f32],
-    /// Position embeddings.
-    pub positions: &'a [f32],
-    /// Token type embeddings.
-    pub types: &'a [f32],
+    /// Position embeddings, where there are any.
+    pub positions: Option<&'a [f32]>,
+    /// Token type embeddings, where there are any.
+    pub types: Option<&'a [f32]>,
     /// LayerNorm over the sum.
     pub norm: LayerNorm<'a>,
+}
+
+/// The rows that each token takes of the tables; those of tables that are not there are not looked at.
+#[derive(Clone, Copy)]
+pub struct EmbeddingIndices<'a> {
+    /// Token ids.
+    pub words: &'a [u32],
+    /// Rows of positions.
+    pub positions: &'a [u32],
+    /// Token types.
+    pub types: &'a [u8],
 }
 
 impl EmbeddingTables<'_> {
@@ -29,18 +40,19 @@ impl EmbeddingTables<'_> {
     }
 
     #[inline(always)]
-    fn gather(&self, id: u32, position: u32, kind: u8, out: &mut [f32]) {
+    fn gather(&self, indices: &EmbeddingIndices, token: usize, out: &mut [f32]) {
         let width = out.len();
-        let word = &self.words[id as usize * width..][..width];
-        let position = &self.positions[position as usize * width..][..width];
-        let kind = &self.types[kind as usize * width..][..width];
-        for (((o, w), p), t) in out.iter_mut().zip(word).zip(position).zip(kind) {
-            *o = *w + *p + *t;
+        out.copy_from_slice(&self.words[indices.words[token] as usize * width..][..width]);
+        if let Some(positions) = self.positions {
+            add(out, &positions[indices.positions[token] as usize * width..][..width]);
+        }
+        if let Some(types) = self.types {
+            add(out, &types[indices.types[token] as usize * width..][..width]);
         }
     }
 }
 
-/// Gradients of [`EmbeddingTables`], in the same shapes, added to.
+/// Gradients of [`EmbeddingTables`], in the same shapes, added to; those of tables that are not there are not looked at.
 pub struct EmbeddingGradients<'a> {
     /// Word embeddings.
     pub words: &'a mut [f32],
@@ -54,37 +66,36 @@ pub struct EmbeddingGradients<'a> {
     pub norm_bias: &'a mut [f32],
 }
 
-/// `hidden[t] = dropout(LayerNorm(word[ids[t]] + position[t] + type[types[t]]))`, `[tokens, width]`.
+/// `hidden[t] = dropout(LayerNorm(word[t] + position[t] + type[t]))`, `[tokens, width]`; `rows` key the dropout.
 ///
 /// # Panics
-/// When an id, position or type lies outside its table.
+/// When an index lies outside its table.
 pub fn embedding_forward(
     tables: EmbeddingTables,
-    ids: &[u32],
-    types: &[u8],
+    indices: EmbeddingIndices,
     rows: TokenRows,
     dropout: Option<&Dropout>,
     hidden: &mut [f32],
 ) {
     let width = tables.width();
-    let per_part = rows_per_part(ids.len());
+    let per_part = rows_per_part(indices.words.len());
     hidden.par_chunks_mut(per_part * width).enumerate().for_each(|(part, hidden)| {
         let first = part * per_part;
-        forward_rows(tables, &ids[first..], &types[first..], rows.skip(first), dropout, hidden);
+        forward_rows(tables, indices, first, rows, dropout, hidden);
     });
 }
 
 #[multiversion(targets = "simd")]
 fn forward_rows(
     tables: EmbeddingTables,
-    ids: &[u32],
-    types: &[u8],
+    indices: EmbeddingIndices,
+    first: usize,
     rows: TokenRows,
     dropout: Option<&Dropout>,
     hidden: &mut [f32],
 ) {
-    for (t, out) in hidden.chunks_exact_mut(tables.width()).enumerate() {
-        tables.gather(ids[t], rows.positions[t], types[t], out);
+    for (t, out) in (first..).zip(hidden.chunks_exact_mut(tables.width())) {
+        tables.gather(&indices, t, out);
         normalize_row(out, tables.norm.epsilon);
         for ((o, w), b) in out.iter_mut().zip(tables.norm.weight).zip(tables.norm.bias) {
             *o = mul_add(*w, *o, *b);
@@ -100,8 +111,7 @@ fn forward_rows(
 #[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
 pub fn embedding_backward(
     tables: EmbeddingTables,
-    ids: &[u32],
-    types: &[u8],
+    indices: EmbeddingIndices,
     rows: TokenRows,
     dropout: Option<&Dropout>,
     gradient: &mut [f32],
@@ -110,24 +120,27 @@ pub fn embedding_backward(
     partials: &mut Partials,
 ) {
     let width = tables.width();
-    let per_part = partials.rows_per_part(ids.len());
+    let tokens = indices.words.len();
+    let per_part = partials.rows_per_part(tokens);
     (
-        partials.zeroed(ids.len(), 2 * width).par_chunks_mut(2 * width),
+        partials.zeroed(tokens, 2 * width).par_chunks_mut(2 * width),
         gradient.par_chunks_mut(per_part * width),
         scratch.par_chunks_mut(per_part * width),
     )
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (sums, gradient, scratch))| {
-            let first = part * per_part;
-            let rows = rows.skip(first);
-            backward_rows(tables, &ids[first..], &types[first..], rows, dropout, gradient, scratch, sums);
+            backward_rows(tables, indices, part * per_part, rows, dropout, gradient, scratch, sums);
         });
-    partials.add_to(ids.len(), 2 * width, 0, gradients.norm_weight);
-    partials.add_to(ids.len(), 2 * width, width, gradients.norm_bias);
-    scatter(ids, gradient, width, gradients.words);
-    scatter(rows.positions, gradient, width, gradients.positions);
-    scatter(types, gradient, width, gradients.types);
+    partials.add_to(tokens, 2 * width, 0, gradients.norm_weight);
+    partials.add_to(tokens, 2 * width, width, gradients.norm_bias);
+    scatter(indices.words, gradient, width, gradients.words);
+    if tables.positions.is_some() {
+        scatter(indices.positions, gradient, width, gradients.positions);
+    }
+    if tables.types.is_some() {
+        scatter(indices.types, gradient, width, gradients.types);
+    }
 }
 
 /// `gradient` becomes that of the sum of the three embeddings; `sums` holds those of LayerNorm weight and bias.
@@ -135,8 +148,8 @@ pub fn embedding_backward(
 #[multiversion(targets = "simd")]
 fn backward_rows(
     tables: EmbeddingTables,
-    ids: &[u32],
-    types: &[u8],
+    indices: EmbeddingIndices,
+    first: usize,
     rows: TokenRows,
     dropout: Option<&Dropout>,
     gradient: &mut [f32],
@@ -146,11 +159,11 @@ fn backward_rows(
     let width = tables.width();
     let (weight_sums, bias_sums) = sums.split_at_mut(width);
     let both = gradient.chunks_exact_mut(width).zip(scratch.chunks_exact_mut(width));
-    for (t, (g, xhat)) in both.enumerate() {
+    for (t, (g, xhat)) in (first..).zip(both) {
         if let Some(dropout) = dropout {
             dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], g);
         }
-        tables.gather(ids[t], rows.positions[t], types[t], xhat);
+        tables.gather(&indices, t, xhat);
         let rstd = normalize_row(xhat, tables.norm.epsilon);
         norm_parameter_sums(tables.norm.weight, xhat, g, weight_sums, bias_sums);
         normalize_row_backward(g, xhat, rstd);
@@ -182,6 +195,13 @@ mod tests {
 
     #[test]
     fn forward_and_backward_agree_with_float64_where_tokens_repeat() {
+        for has in [[true, true], [true, false], [false, false]] {
+            check(has);
+        }
+    }
+
+    /// With tables of positions and of types, or without.
+    fn check(has: [bool; 2]) {
         let (vocabulary, longest, width) = (5usize, 4usize, 19usize);
         let ids = [3u32, 1, 3, 3, 0, 4];
         let types = [0u8, 0, 1, 1, 0, 1];
@@ -198,9 +218,9 @@ mod tests {
             for t in 0..ids.len() {
                 let s: Vec<f64> = (0..width)
                     .map(|c| {
-                        x[0][ids[t] as usize * width + c]
-                            + x[1][positions[t] as usize * width + c]
-                            + x[2][types[t] as usize * width + c]
+                        let position = if has[0] { x[1][positions[t] as usize * width + c] } else { 0.0 };
+                        let kind = if has[1] { x[2][types[t] as usize * width + c] } else { 0.0 };
+                        x[0][ids[t] as usize * width + c] + position + kind
                     })
                     .collect();
                 let mean = s.iter().sum::<f64>() / width as f64;
@@ -225,35 +245,31 @@ mod tests {
 
         let tables = EmbeddingTables {
             words: &inputs[0],
-            positions: &inputs[1],
-            types: &inputs[2],
+            positions: has[0].then_some(&inputs[1]),
+            types: has[1].then_some(&inputs[2]),
             norm: LayerNorm { weight: &inputs[3], bias: &inputs[4], epsilon: 1e-12 },
+        };
+        let indices = EmbeddingIndices {
+            words: &ids,
+            positions: if has[0] { &positions } else { &[] },
+            types: if has[1] { &types } else { &[] },
         };
         let rows = TokenRows { keys: &keys, positions: &positions };
         let mut hidden = vec![f32::NAN; ids.len() * width];
-        embedding_forward(tables, &ids, &types, rows, Some(&dropout), &mut hidden);
+        embedding_forward(tables, indices, rows, Some(&dropout), &mut hidden);
         assert_close(&hidden, &plain(all()), 1e-5);
 
         let mut got: Vec<Vec<f32>> = sizes.iter().map(|n| vec![0.0; *n]).collect();
-        let [words, positions_gradient, types_gradient, norm_weight, norm_bias] = got.as_mut_slice() else {
-            unreachable!()
-        };
+        let [words, positions, types, norm_weight, norm_bias] = got.as_mut_slice() else { unreachable!() };
         let mut gradient = output_weights.clone();
         embedding_backward(
             tables,
-            &ids,
-            &types,
+            indices,
             rows,
             Some(&dropout),
             &mut gradient,
             &mut hidden,
-            EmbeddingGradients {
-                words,
-                positions: positions_gradient,
-                types: types_gradient,
-                norm_weight,
-                norm_bias,
-            },
+            EmbeddingGradients { words, positions, types, norm_weight, norm_bias },
             &mut Partials::new(2 * width),
         );
         for (g, e) in got.iter().zip(&expected) {

@@ -34,7 +34,9 @@ pub use adamw::{AdamW, adamw, squared_norm};
 pub use attention::{AttentionShape, attention_backward, attention_forward, attention_scratch_len};
 pub use bf16::{Bf16Weight, NoBf16};
 pub use dropout::{Dropout, Site, TokenRows};
-pub use embedding::{EmbeddingGradients, EmbeddingTables, embedding_backward, embedding_forward};
+pub use embedding::{
+    EmbeddingGradients, EmbeddingIndices, EmbeddingTables, embedding_backward, embedding_forward,
+};
 pub use layer_norm::{
     LayerNorm, layer_norm_output, residual_layer_norm_backward, residual_layer_norm_forward,
 };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use contaccum_data::{TrainingSet, TrainingSource};
-use contaccum_encoder::{BertConfig, Fingerprint, Layout, ModelFolder, ModelSettings, hash_numbers};
+use contaccum_encoder::{Fingerprint, Layout, ModelConfig, ModelFolder, ModelSettings, hash_numbers};
 use contaccum_files::ContentHash;
 use contaccum_training::{
     TrainConfig, TrainError, data_fingerprint, recorded_fingerprint, run_fingerprint, run_settings, run_shape,
@@ -26,7 +26,7 @@ pub(crate) struct Inputs {
 /// A model that runs start from.
 #[derive(Clone)]
 struct StartModel {
-    shape: BertConfig,
+    shape: ModelConfig,
     settings: ModelSettings,
     tokenizer: ContentHash,
     weights: ContentHash,

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelFolder, ModelSettings, TextTokenizer, export_folder, random_weights,
+    BertConfig, EncoderError, Layout, ModelCard, ModelConfig, ModelFolder, ModelSettings, TextTokenizer,
+    export_folder, random_weights,
 };
 use contaccum_files::{ContentHash, read_json_if_there, write_json};
 use contaccum_training::{TrainConfig, run_settings};
@@ -45,7 +46,7 @@ pub(crate) fn write_random_model(
     seed: u64,
 ) -> Result<(), StudyError> {
     let path = random_model(study, seed);
-    let shape = shape(start, tokenizer);
+    let shape = shape(start, tokenizer)?;
     // What the exported tokenizer is read back as may be written otherwise than what it was read from.
     let tokenizer_record = study.join(START).join(format!("random-{seed}.tokenizer.json"));
     if path.is_dir() {
@@ -62,7 +63,6 @@ pub(crate) fn write_random_model(
             difference: difference.into(),
         });
     }
-    shape.validate()?;
     let parent = study.join(START);
     contaccum_files::create_folder(&parent)?;
     let layout = Layout::new(&shape);
@@ -78,7 +78,7 @@ pub(crate) fn write_random_model(
     Ok(export_folder(&path, &shape, &layout, &weights, tokenizer, &settings, &card)?)
 }
 
-fn shape(start: &Start, tokenizer: &TextTokenizer) -> BertConfig {
+fn shape(start: &Start, tokenizer: &TextTokenizer) -> Result<ModelConfig, EncoderError> {
     let shape = &start.shape;
     BertConfig {
         hidden_size: shape.hidden_size,
@@ -89,6 +89,7 @@ fn shape(start: &Start, tokenizer: &TextTokenizer) -> BertConfig {
         max_position_embeddings: start.config.query_max_length.max(start.config.passage_max_length),
         ..BertConfig::default()
     }
+    .try_into()
 }
 
 /// The tokenizer that all runs share, and the settings that put prompts before texts.
@@ -97,7 +98,7 @@ pub(crate) fn text_settings(recipe: &Recipe) -> Result<(TextTokenizer, ModelSett
     match &recipe.start {
         Some(start) => {
             let tokenizer = ModelFolder::locate(&start.shape.tokenizer)?.tokenizer()?;
-            let settings = run_settings(config, ModelSettings::plain(&shape(start, &tokenizer)));
+            let settings = run_settings(config, ModelSettings::plain(&shape(start, &tokenizer)?));
             Ok((tokenizer, settings))
         }
         None => {

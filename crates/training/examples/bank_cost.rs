@@ -14,7 +14,9 @@
 
 use std::time::Instant;
 
-use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, TokenSequence, random_weights,
+};
 use contaccum_objective::{Batch, ObjectiveState};
 use contaccum_training::{BankDrift, BankWarmup, Method, TokenizedSample, TrainConfig, Trainer};
 
@@ -49,7 +51,7 @@ fn main() {
                 ..without_banks(Method::Contaccum)
             };
             let mut trainer = trainer(&shape, config);
-            fill(&mut trainer, samples, shape.hidden_size);
+            fill(&mut trainer, samples, shape.architecture().width);
             contenders.push((format!("contaccum, bank {samples}, {name}"), trainer));
         }
     }
@@ -73,8 +75,8 @@ fn main() {
     println!(
         "{name}: {} layers of {}, local batch {LOCAL_BATCH}, {MICRO_BATCHES} micro-batches, queries of {QUERY_TOKENS:?} \
          and passages of {PASSAGE_TOKENS:?} tokens, {} threads, {rounds} updates of each",
-        shape.num_hidden_layers,
-        shape.hidden_size,
+        shape.architecture().layers.len(),
+        shape.architecture().width,
         contaccum_kernels::threads(),
     );
     println!(
@@ -113,19 +115,20 @@ struct Compared {
     accumulation: f64,
 }
 
-fn shape(name: &str) -> Option<BertConfig> {
+fn shape(name: &str) -> Option<ModelConfig> {
     let [hidden_size, num_hidden_layers, intermediate_size] = match name {
         "minilm" => [384, 6, 1536],
         "bert-base" => [768, 12, 3072],
         _ => return None,
     };
-    Some(BertConfig {
+    let shape = BertConfig {
         hidden_size,
         num_hidden_layers,
         intermediate_size,
         num_attention_heads: 12,
         ..BertConfig::default()
-    })
+    };
+    Some(shape.try_into().expect("a shape that can be built"))
 }
 
 fn without_banks(method: Method) -> TrainConfig {
@@ -140,7 +143,7 @@ fn without_banks(method: Method) -> TrainConfig {
     }
 }
 
-fn trainer(shape: &BertConfig, config: TrainConfig) -> Trainer {
+fn trainer(shape: &ModelConfig, config: TrainConfig) -> Trainer {
     let settings = ModelSettings { normalize: true, ..ModelSettings::plain(shape) };
     let encoder = Encoder::new(shape.clone(), settings, random_weights(shape, &Layout::new(shape), 1));
     Trainer::new(config, encoder, None, 1_000_000).expect("the settings are possible")

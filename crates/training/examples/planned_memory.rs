@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelSettings, Recompute, TokenSequence, random_weights,
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, Recompute, TokenSequence, random_weights,
 };
 use contaccum_training::{HEAP_BYTES, MemoryPlan, TokenizedSample, TrainConfig, Trainer, resident_memory};
 
@@ -40,8 +40,8 @@ fn main() {
     }
 }
 
-fn shape(name: &str) -> BertConfig {
-    match name {
+fn shape(name: &str) -> ModelConfig {
+    let shape = match name {
         "MiniLM" => BertConfig {
             hidden_size: 384,
             num_hidden_layers: 6,
@@ -51,7 +51,8 @@ fn shape(name: &str) -> BertConfig {
         },
         "BERT-base" => BertConfig::default(),
         other => panic!("unknown shape {other}"),
-    }
+    };
+    shape.try_into().expect("a shape that can be built")
 }
 
 /// ContAccum with one hard negative: two encoders, 8 queries and 16 passages at once.

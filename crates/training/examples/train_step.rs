@@ -14,7 +14,8 @@
 use std::time::Instant;
 
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelFolder, ModelSettings, Pooling, TokenSequence, random_weights,
+    BertConfig, Encoder, Layout, ModelConfig, ModelFolder, ModelSettings, Pooling, TokenSequence,
+    random_weights,
 };
 use contaccum_training::{Method, TokenizedSample, TrainConfig, Trainer, resident_memory};
 use safetensors::SafeTensors;
@@ -80,7 +81,7 @@ fn encoder(model: Option<&str>) -> Result<Encoder, Box<dyn std::error::Error>> {
             (shape, weights)
         }
         None => {
-            let shape = BertConfig::default();
+            let shape = ModelConfig::try_from(BertConfig::default())?;
             let weights = random_weights(&shape, &Layout::new(&shape), 1);
             (shape, weights)
         }

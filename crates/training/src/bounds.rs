@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn every_size_is_planned_or_refused_at_any_value_and_for_any_method() {
         let values = [0, 1, 2, 1023, 1 << 22, 1 << 31, u32::MAX as usize, 1 << 40, 1 << 63, usize::MAX];
-        let shape = contaccum_encoder::BertConfig::default();
+        let shape =
+            contaccum_encoder::ModelConfig::try_from(contaccum_encoder::BertConfig::default()).unwrap();
         for method in Method::ALL {
             for (key, set) in SIZES {
                 for value in values {

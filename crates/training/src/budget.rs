@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytesize::ByteSize;
-use contaccum_encoder::{BertConfig, Recompute};
+use contaccum_encoder::{ModelConfig, Recompute};
 
 use crate::config::CHOSEN_BY_BUDGET;
 use crate::{ConfigError, MemoryPlan, Method, TrainConfig, TrainError, Trainer};
@@ -12,7 +12,7 @@ use crate::{ConfigError, MemoryPlan, Method, TrainConfig, TrainError, Trainer};
 #[derive(Clone, Copy)]
 pub struct MemoryBudget<'a> {
     /// Shape of the encoders.
-    pub shape: &'a BertConfig,
+    pub shape: &'a ModelConfig,
     /// Threads of the pool.
     pub threads: usize,
     /// What is resident beside the run's own buffers, see [`MemoryPlan::program_bytes`].
@@ -212,20 +212,26 @@ impl TrainConfig {
 
 #[cfg(test)]
 mod tests {
+    use contaccum_encoder::BertConfig;
+
     use super::*;
+
+    fn bert_base() -> ModelConfig {
+        BertConfig::default().try_into().unwrap()
+    }
 
     fn config(method: Method) -> TrainConfig {
         TrainConfig { method, tied: false, ..TrainConfig::default() }
     }
 
-    fn budget(shape: &BertConfig, mebibytes: usize) -> MemoryBudget<'_> {
+    fn budget(shape: &ModelConfig, mebibytes: usize) -> MemoryBudget<'_> {
         let (program_bytes, budget_bytes) = (48 << 20, mebibytes << 20);
         MemoryBudget { shape, threads: 2, program_bytes, evaluation_bytes: 0, budget_bytes }
     }
 
     #[test]
     fn what_is_chosen_fits_and_keeps_the_total_batch() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         for method in Method::ALL {
             for mebibytes in [4_000, 5_000, 8_000, 30_000] {
                 let budget = budget(&shape, mebibytes);
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn more_memory_never_gives_a_smaller_local_batch_and_negatives_come_before_speed() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let asked =
             |method| TrainConfig { local_batch_size: 128, gradient_accumulation_steps: 1, ..config(method) };
         let local = |mebibytes| budget(&shape, mebibytes).fit(&asked(Method::GradAccum)).unwrap();
@@ -257,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_is_met_changes_nothing() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         for method in Method::ALL {
             let asked = config(method);
             assert_eq!(budget(&shape, 100_000).fit(&asked).unwrap(), asked, "{method:?}");
@@ -271,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_was_given_is_kept_and_what_was_not_is_told_when_replaced() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let subsets = (0..8).map(|bits| {
             let chosen = CHOSEN_BY_BUDGET.into_iter().enumerate().filter(move |(i, _)| bits >> i & 1 == 1);
             chosen.map(|(_, key)| key).collect::<Vec<_>>()
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_bytes_and_what_was_kept() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let asked = TrainConfig { given: vec!["local_batch_size", "recompute"], ..config(Method::Contaccum) };
         let message = budget(&shape, 4_000).fit(&asked).unwrap_err().to_string();
         for part in
@@ -316,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_nothing_fits_in_is_refused_with_the_numbers() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let message = budget(&shape, 2_000).fit(&config(Method::Contaccum)).unwrap_err().to_string();
         for part in
             ["memory_budget", "2.0 GiB", "the least is 3.", "local_batch_size 1", "optimizer state 1.6 GiB"]
@@ -328,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_largest_local_batch_fits_and_one_more_row_does_not() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let budget = budget(&shape, 6_000);
         let mut before = 0;
         for policy in Recompute::ALL {
@@ -357,7 +363,7 @@ mod tests {
 
     #[test]
     fn any_budget_has_an_answer() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         for budget_bytes in [0, 1, 1 << 62, 15 << 60, usize::MAX] {
             let budget = MemoryBudget { budget_bytes, ..budget(&shape, 0) };
             for method in Method::ALL {
@@ -372,7 +378,7 @@ mod tests {
 
     #[test]
     fn frozen_embeddings_have_neither_gradient_nor_optimizer_state() {
-        let shape = BertConfig::default();
+        let shape = bert_base();
         let plan = |freeze_embeddings| {
             let config = TrainConfig { freeze_embeddings, ..config(Method::Contaccum) };
             Trainer::memory_plan(&config, &shape, 2).unwrap()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use contaccum_data::{BatchConfig, Positives, TrainingSource, with_nearest};
-use contaccum_encoder::{BertConfig, PassageFormat, Pooling, Recompute, Similarity};
+use contaccum_encoder::{ModelConfig, PassageFormat, Pooling, Recompute, Similarity};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::Scheduler;
@@ -605,8 +605,8 @@ impl TrainConfig {
     ///
     /// # Errors
     /// A length beyond the model's positions.
-    pub fn check_lengths(&self, shape: &BertConfig) -> Result<(), ConfigError> {
-        let positions = shape.max_position_embeddings;
+    pub fn check_lengths(&self, shape: &ModelConfig) -> Result<(), ConfigError> {
+        let positions = shape.architecture().longest;
         let lengths =
             [("query_max_length", self.query_max_length), ("passage_max_length", self.passage_max_length)];
         for (key, length) in lengths {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use contaccum_data::TrainingSet;
-use contaccum_encoder::{BertConfig, Fingerprint, ModelSettings};
+use contaccum_encoder::{Fingerprint, ModelConfig, ModelSettings};
 use contaccum_files::{ContentHash, read_json_if_there, write_json};
 
 use crate::{TrainConfig, TrainError};
@@ -40,7 +40,7 @@ pub fn data_fingerprint(set: &TrainingSet) -> Fingerprint {
 /// All that decides the numbers of a run beside its settings: what the settings leave to the model's folder, the
 /// model, and the data.
 pub fn run_fingerprint(
-    shape: &BertConfig,
+    shape: &ModelConfig,
     settings: &ModelSettings,
     tokenizer: ContentHash,
     start: ContentHash,
@@ -49,8 +49,7 @@ pub fn run_fingerprint(
     shape
         .fingerprint()
         .and(data)
-        .with("hidden_dropout_prob", shape.hidden_dropout_prob)
-        .with("attention_probs_dropout_prob", shape.attention_probs_dropout_prob)
+        .and(shape.dropout_fingerprint())
         .with("pooling", settings.pooling.name())
         .with("normalize", settings.normalize)
         .with("query_prompt", &settings.query_prompt)

@@ -1,6 +1,6 @@
 //! What a run holds in memory, known before its first update.
 
-use contaccum_encoder::BertConfig;
+use contaccum_encoder::ModelConfig;
 use contaccum_objective::{BankDtype, Objective, ObjectiveConfig};
 
 use crate::{MachineMemory, TrainError, machine_memory, resident_memory};
@@ -95,10 +95,10 @@ pub(crate) fn banks_bytes(config: &ObjectiveConfig) -> usize {
 
 /// Bytes that the matrix products of `threads` threads pack: each a panel of the widest weight, 512 deep, and blocks of
 /// the other operand as large as the second-level cache.
-pub(crate) fn products_bytes(shape: &BertConfig, threads: usize) -> usize {
+pub(crate) fn products_bytes(shape: &ModelConfig, threads: usize) -> usize {
     const DEPTH: usize = 512;
     const CACHE_BYTES: usize = 1 << 20;
-    let widest = shape.intermediate_size.max(3 * shape.hidden_size);
+    let widest = shape.architecture().widest();
     threads * (DEPTH * widest * size_of::<f32>() + 2 * CACHE_BYTES)
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_plan_beyond_the_memory_left_is_refused_with_the_numbers() {
-        let shape = BertConfig::default();
+        let shape = contaccum_encoder::BertConfig::default().try_into().unwrap();
         let plan = crate::Trainer::memory_plan(&crate::TrainConfig::default(), &shape, 2).unwrap();
         let held_bytes = plan.program_bytes as u64;
         let needed = plan.total_bytes() as u64 - held_bytes;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use contaccum_data::{BatchPlan, Notes, Positives, TrainingSet};
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelCard, ModelFolder, ModelSettings, Rounding, Similarity, TextTokenizer,
+    Encoder, Layout, ModelCard, ModelConfig, ModelFolder, ModelSettings, Rounding, Similarity, TextTokenizer,
     hash_numbers,
 };
 use contaccum_objective::KnownPositives;
@@ -61,11 +61,11 @@ impl StartModel {
 }
 
 /// The model's configuration with the dropout of the run.
-pub fn run_shape(config: &TrainConfig, mut shape: BertConfig) -> BertConfig {
-    if let Some(rate) = config.dropout {
-        (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob) = (rate, rate);
+pub fn run_shape(config: &TrainConfig, shape: ModelConfig) -> ModelConfig {
+    match config.dropout {
+        Some(rate) => shape.with_dropout(rate),
+        None => shape,
     }
-    shape
 }
 
 /// The model's settings with those of the run laid over them.
@@ -323,7 +323,7 @@ impl Run {
         })
     }
 
-    fn memory_plan(&self, shape: &BertConfig) -> Result<MemoryPlan, TrainError> {
+    fn memory_plan(&self, shape: &ModelConfig) -> Result<MemoryPlan, TrainError> {
         let budget = MemoryBudget {
             shape,
             threads: contaccum_kernels::threads(),

@@ -385,11 +385,11 @@ impl Trainer {
     /// As [`Trainer::new`].
     pub fn memory_plan(
         config: &TrainConfig,
-        shape: &contaccum_encoder::BertConfig,
+        shape: &contaccum_encoder::ModelConfig,
         threads: usize,
     ) -> Result<MemoryPlan, TrainError> {
         let point = config.resolve()?;
-        let dim = shape.hidden_size;
+        let dim = shape.architecture().width;
         let sizes = Sizes::new(config, &point, dim, config.similarity == Similarity::Cosine);
         let vectors_per_sample = 1 + config.passages_per_row();
         let probed = if point.moves_banks() { ProbeRows::vectors(config.total_batch_size()) } else { 0 };

@@ -1,6 +1,8 @@
 //! When banks are filled, when they are used, and what a trainer says of them.
 
-use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, TokenSequence, random_weights,
+};
 use contaccum_training::{
     BankDrift, BankDtype, BankWarmup, Enqueue, Method, RowScale, TokenizedSample, TrainConfig, Trainer,
     UpdateReport,
@@ -38,7 +40,7 @@ fn trainer(config: TrainConfig) -> Trainer {
 /// Of the given weights, or of random ones.
 fn trainer_of(config: TrainConfig, weights: Option<Vec<f32>>, dropout: f64) -> Trainer {
     config.validate().unwrap();
-    let shape = BertConfig {
+    let shape = ModelConfig::try_from(BertConfig {
         hidden_size: 16,
         num_hidden_layers: 1,
         num_attention_heads: 2,
@@ -48,7 +50,8 @@ fn trainer_of(config: TrainConfig, weights: Option<Vec<f32>>, dropout: f64) -> T
         hidden_dropout_prob: dropout,
         attention_probs_dropout_prob: dropout,
         ..BertConfig::default()
-    };
+    })
+    .unwrap();
     let weights = weights.unwrap_or_else(|| random_weights(&shape, &Layout::new(&shape), 3));
     let encoder = || Encoder::new(shape.clone(), ModelSettings::plain(&shape), weights.clone());
     let passage = (!config.tied).then(encoder);

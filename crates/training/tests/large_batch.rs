@@ -1,13 +1,15 @@
 //! A total batch whose similarity matrix would be 1 GiB, in one update of gradient caching.
 
-use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, TokenSequence, random_weights,
+};
 use contaccum_training::{Method, TokenizedSample, TrainConfig, Trainer, resident_memory};
 
 const ROWS: usize = 16_384;
 
 #[test]
 fn a_total_batch_of_16384_needs_no_matrix_of_16384_by_16384() {
-    let shape = BertConfig {
+    let shape = ModelConfig::try_from(BertConfig {
         hidden_size: 16,
         num_hidden_layers: 1,
         num_attention_heads: 2,
@@ -15,7 +17,8 @@ fn a_total_batch_of_16384_needs_no_matrix_of_16384_by_16384() {
         vocab_size: 200,
         max_position_embeddings: 8,
         ..BertConfig::default()
-    };
+    })
+    .unwrap();
     let config = TrainConfig {
         method: Method::GradCache,
         local_batch_size: 64,

@@ -1,6 +1,8 @@
 //! An update on fewer rows than a total batch: the loss is the mean over the rows there are.
 
-use contaccum_encoder::{BertConfig, Encoder, Layout, ModelSettings, TokenSequence, random_weights};
+use contaccum_encoder::{
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, TokenSequence, random_weights,
+};
 use contaccum_training::{
     BankDrift, BankWarmup, Enqueue, Method, Scheduler, TokenizedSample, TrainConfig, Trainer, UpdateReport,
 };
@@ -23,7 +25,7 @@ fn config(method: Method, local_batch_size: usize, gradient_accumulation_steps: 
 }
 
 fn trainer(config: TrainConfig) -> Trainer {
-    let shape = BertConfig {
+    let shape = ModelConfig::try_from(BertConfig {
         hidden_size: 16,
         num_hidden_layers: 1,
         num_attention_heads: 2,
@@ -33,7 +35,8 @@ fn trainer(config: TrainConfig) -> Trainer {
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
         ..BertConfig::default()
-    };
+    })
+    .unwrap();
     let weights = random_weights(&shape, &Layout::new(&shape), 3);
     let settings = ModelSettings { normalize: true, ..ModelSettings::plain(&shape) };
     Trainer::new(config, Encoder::new(shape, settings, weights), None, 100).unwrap()

@@ -1,14 +1,14 @@
 //! Settings that save memory change no gradient, and the plan is what is resident.
 
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelSettings, Recompute, TokenSequence, random_weights,
+    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, Recompute, TokenSequence, random_weights,
 };
 use contaccum_training::{
     HEAP_BYTES, Method, TokenizedSample, TrainConfig, Trainer, UpdateReport, resident_memory,
 };
 
-fn shape(hidden_size: usize, vocab_size: usize) -> BertConfig {
-    BertConfig {
+fn shape(hidden_size: usize, vocab_size: usize) -> ModelConfig {
+    ModelConfig::try_from(BertConfig {
         hidden_size,
         num_hidden_layers: 3,
         num_attention_heads: 4,
@@ -16,7 +16,8 @@ fn shape(hidden_size: usize, vocab_size: usize) -> BertConfig {
         vocab_size,
         max_position_embeddings: 128,
         ..BertConfig::default()
-    }
+    })
+    .unwrap()
 }
 
 fn config() -> TrainConfig {
@@ -34,7 +35,7 @@ fn config() -> TrainConfig {
     }
 }
 
-fn trainer(config: &TrainConfig, shape: &BertConfig) -> Trainer {
+fn trainer(config: &TrainConfig, shape: &ModelConfig) -> Trainer {
     let encoder = || {
         let weights = random_weights(shape, &Layout::new(shape), 1);
         Encoder::new(shape.clone(), ModelSettings::plain(shape), weights)

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use contaccum_encoder::{
-    BertConfig, Encoder, ModelFolder, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
+    Encoder, ModelConfig, ModelFolder, ModelSettings, PassageFormat, Pooling, Similarity, TextTokenizer,
 };
 use contaccum_training::{
     BankDrift, BankWarmup, Method, RowScale, Rows, TokenizedSample, TrainConfig, Trainer,
@@ -101,7 +101,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
 struct Setup {
     golden: Golden,
     samples: Vec<TokenizedSample>,
-    config: BertConfig,
+    config: ModelConfig,
     settings: ModelSettings,
     weights: Vec<f32>,
 }
@@ -111,8 +111,7 @@ fn setup() -> Option<Setup> {
     let golden =
         std::env::var_os("CONTACCUM_GOLDEN").map_or_else(|| shared.join("reference/golden"), PathBuf::from);
     let folder = ModelFolder::locate(shared.join("models/all-MiniLM-L6-v2").to_str().unwrap()).unwrap();
-    let mut config = folder.config().unwrap();
-    (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (0.0, 0.0);
+    let config = folder.config().unwrap().with_dropout(0.0);
     let rows: RowsFile = read(&golden.join("rows.json"));
     let samples = tokenize(&folder.tokenizer().unwrap(), &rows.rows, &shared.join("data/squad/corpus.jsonl"));
     Some(Setup {

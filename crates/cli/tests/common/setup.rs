@@ -4,7 +4,7 @@ use std::path::Path;
 
 use contaccum_data::synthetic::{SyntheticConfig, SyntheticSet};
 use contaccum_encoder::{
-    BertConfig, Layout, ModelCard, ModelSettings, TextTokenizer, export_folder, random_weights,
+    BertConfig, Layout, ModelCard, ModelConfig, ModelSettings, TextTokenizer, export_folder, random_weights,
 };
 
 /// Writes a BEIR folder with hard negatives and returns the tokenizer of its vocabulary.
@@ -17,7 +17,7 @@ pub fn write_data(folder: &Path) -> TextTokenizer {
 
 /// Writes a random model of `num_hidden_layers` layers of `hidden_size`.
 pub fn write_model(folder: &Path, tokenizer: &TextTokenizer, num_hidden_layers: usize, hidden_size: usize) {
-    let config = BertConfig {
+    let config = ModelConfig::try_from(BertConfig {
         hidden_size,
         num_hidden_layers,
         num_attention_heads: 2,
@@ -25,7 +25,8 @@ pub fn write_model(folder: &Path, tokenizer: &TextTokenizer, num_hidden_layers: 
         vocab_size: tokenizer.vocabulary_size(),
         max_position_embeddings: 64,
         ..BertConfig::default()
-    };
+    })
+    .unwrap();
     let layout = Layout::new(&config);
     let weights = random_weights(&config, &layout, 7);
     let card = ModelCard {

@@ -1,0 +1,37 @@
+//! The parts of a layer: forward beside backward, and beside them what each keeps under each recompute policy.
+//!
+//! A block knows the kernels, its parameters' places and the buffers it is given; which buffer holds what between blocks
+//! is the walk's (`transformer.rs`).
+
+mod attention;
+mod embedding;
+mod feed_forward;
+mod linear;
+mod norm;
+
+use contaccum_kernels::Bf16Weight;
+
+pub(crate) use attention::{Attended, Attention};
+pub(crate) use embedding::Embedding;
+pub(crate) use feed_forward::FeedForward;
+pub(crate) use linear::Linear;
+pub(crate) use norm::{BranchDropout, Norm, Normalised};
+
+use crate::Recompute;
+
+/// The parameters of a model.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    pub values: &'a [f32],
+    /// The products' weights rounded to bfloat16, by [`Linear::index`], where products are taken with those: forward
+    /// only.
+    pub rounded: Option<&'a [Bf16Weight]>,
+}
+
+/// A buffer of numbers that every layer leaves behind of each token, and the policies under which every layer has one of
+/// its own; under the others layers take turns in one.
+#[derive(Clone, Copy)]
+pub(crate) struct Saved {
+    pub width: usize,
+    pub kept_under: &'static [Recompute],
+}
