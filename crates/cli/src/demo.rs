@@ -45,7 +45,7 @@ struct Line {
 
 /// Trains with each method on the same synthetic data and writes the comparison.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    crate::use_threads(args.threads)?;
+    crate::use_threads(args.threads.threads)?;
     let signals = Signals::catch()?;
     let folder = tempfile::tempdir()?;
     let set = SyntheticSet::generate(args.seed, SyntheticConfig::default())?;

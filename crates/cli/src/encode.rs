@@ -7,9 +7,10 @@ use contaccum_encoder::Fingerprint;
 use contaccum_files::ContentHash;
 use contaccum_retrieval::{EmbeddingStore, Passage, StoreDescription, StoreWriter, encode};
 use contaccum_study::Stop;
+use contaccum_training::word;
 
 use crate::args::EncodeArgs;
-use crate::model::{Role, TextEncoder, TextOverrides, word};
+use crate::model::{Role, TextEncoder, TextOverrides};
 use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
@@ -18,7 +19,7 @@ use crate::texts::ChosenQueries;
 
 /// Encodes a corpus or queries into a folder.
 pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
-    crate::use_threads(args.threads)?;
+    crate::use_threads(args.threads.threads)?;
     let store = match (&args.input.corpus, &args.input.queries) {
         (Some(corpus), _) => encode_corpus(args, corpus)?,
         (None, Some(queries)) => encode_queries(args, queries)?,

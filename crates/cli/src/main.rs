@@ -12,6 +12,7 @@ mod notes;
 mod output;
 mod plan;
 mod progress;
+mod reference;
 mod report;
 mod search;
 mod signals;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Study(args) => study::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => reference::complete(&args),
+        Command::Man(args) => reference::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

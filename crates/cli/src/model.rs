@@ -8,7 +8,7 @@ use contaccum_encoder::{
     PassLimits, PassageFormat, Side, TextTokenizer, TokenSequence,
 };
 use contaccum_retrieval::BatchLimits;
-use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER};
+use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER, word};
 
 use crate::args::Dtype;
 use crate::failure::BadUsage;
@@ -230,13 +230,4 @@ fn buffers(encoder: &Encoder, limits: BatchLimits, longest: usize) -> Embedder {
     let tokens = limits.max_tokens.min(limits.max_sequences * longest);
     let pass = PassLimits { tokens, sequences: limits.max_sequences.min(tokens), longest };
     Embedder::new(encoder.config(), pass)
-}
-
-/// The word a setting is written with in recipes and model folders.
-pub fn word(setting: &impl serde::Serialize) -> String {
-    match serde_json::to_value(setting) {
-        Ok(serde_json::Value::String(word)) => word,
-        Ok(other) => other.to_string(),
-        Err(_) => unreachable!("settings are plain values"),
-    }
 }

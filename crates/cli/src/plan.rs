@@ -53,6 +53,8 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let policies = if budget_bytes.is_some() { &Recompute::ALL[..] } else { &[] };
     let largest = policies.iter().map(|policy| Ok((policy.name(), budget.largest(&asked, *policy)?)));
     let parts = budget.plan(&config)?;
+    // It may be asked on another machine than the one that will train.
+    parts.check_machine().unwrap_or_else(|missing| tracing::warn!("{missing}"));
     let grad_cache = config.as_grad_cache()?;
     let longest = config.resolve()?.chunk_size * config.row_tokens();
     let report = Report {

@@ -18,7 +18,7 @@ const SNIPPET_CHARS: usize = 80;
 
 /// Searches for many queries into a run file, or for one onto stdout.
 pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
-    crate::use_threads(args.threads)?;
+    crate::use_threads(args.threads.threads)?;
     let index = open(&args.index, Role::Passage)?;
     let passages = index.ids()?;
     let corpus = args.corpus.as_deref().map(|path| corpus_of(args, &index, path)).transpose()?;
@@ -52,7 +52,7 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
             let shown = path.display();
             let what = format!("{shown}\t{queries} queries, top {top_k} of {passages} passages");
             output::written(path, what)?;
-            let qrels = match (&args.input.queries, &args.split) {
+            let qrels = match (&args.input.queries, &args.split.split) {
                 (Some(folder), Some(split)) => quoted(&folder.join("qrels").join(format!("{split}.tsv"))),
                 _ => "QRELS".to_owned(),
             };
@@ -138,7 +138,7 @@ impl Queries {
                 return Ok(Self { ids: store.ids()?, source: QuerySource::Stored(store) });
             }
             (None, Some(path), _) => {
-                let texts = ChosenQueries::open(path, args.split.as_deref(), args.strict)?;
+                let texts = ChosenQueries::open(path, args.split.split.as_deref(), args.strict)?;
                 let read = texts.chosen.iter().map(|&query| Ok(texts.queries.text(query)?));
                 (texts.ids(), read.collect::<anyhow::Result<Vec<_>>>()?)
             }

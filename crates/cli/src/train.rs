@@ -8,15 +8,14 @@ use contaccum_encoder::{ModelFolder, ModelSettings, TextTokenizer};
 use contaccum_retrieval::{BatchLimits, DevSet, DevSource, QueryMeasures, Side};
 use contaccum_study::Stop;
 use contaccum_training::{
-    BankDtype, BankWarmup, Begin, Enqueue, EvaluationNeeds, LongestTexts, METRICS_FILE, MemoryPlan,
-    MethodPoint, Negatives, Observer, Outcome, Rows, Run, RunSummary, RunWarning, StartModel, TrainConfig,
-    TrainError, Trainer, UpdateRecord, check_output,
+    BankWarmup, Begin, Enqueue, EvaluationNeeds, LongestTexts, METRICS_FILE, MemoryPlan, MethodPoint,
+    Negatives, Observer, Outcome, Run, RunSummary, RunWarning, SETTINGS, StartModel, TrainConfig, TrainError,
+    Trainer, UpdateRecord, check_output, word,
 };
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::args::TrainArgs;
 use crate::failure::BadUsage;
-use crate::model::word;
 use crate::notes;
 use crate::output::{self, quoted};
 use crate::progress::Progress;
@@ -149,9 +148,19 @@ fn plan(config: &TrainConfig, summary: &RunSummary) -> Vec<[String; 2]> {
         named("rows", rows(config, summary)),
         named("updates", updates(summary)),
         named("learning rate", format!("{}, {}", config.learning_rate, word(&config.scheduler))),
+        named("not by default", changed(config)),
     ];
     plan.extend(memory(&summary.memory));
     plan
+}
+
+/// Settings that decide numbers and are not at their defaults, as in a recipe.
+fn changed(config: &TrainConfig) -> String {
+    let defaults = TrainConfig::default();
+    let changed = SETTINGS.iter().filter(|setting| setting.is_changed(config, &defaults));
+    let told = changed.map(|one| format!("{} {}", one.key, one.told(config).unwrap_or_default()));
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { "nothing".to_owned() } else { told.join(", ") }
 }
 
 fn longest(summary: &RunSummary) -> String {
@@ -162,10 +171,7 @@ fn longest(summary: &RunSummary) -> String {
 fn batches(point: &MethodPoint) -> String {
     let MethodPoint { micro_steps, micro_batch_size, chunk_size, .. } = point;
     let chunks = if point.chunked { format!(" in chunks of {chunk_size}") } else { String::new() };
-    let rows = match point.rows {
-        Rows::All => "all",
-        Rows::Current => "current",
-    };
+    let rows = word(&point.rows);
     format!("{micro_steps} x {micro_batch_size} rows{chunks}, rows of the loss: {rows}")
 }
 
@@ -180,10 +186,7 @@ fn banks(config: &TrainConfig, point: &MethodPoint) -> String {
         return "none".to_owned();
     }
     let kept = if point.keep_past { "kept across updates" } else { "cleared at each update" };
-    let dtype = match config.memory_bank_dtype {
-        BankDtype::F32 => "f32",
-        BankDtype::Bf16 => "bf16",
-    };
+    let dtype = word(&config.memory_bank_dtype);
     let enter = match config.memory_bank_enqueue {
         Enqueue::MicroBatch => "after each micro-batch",
         Enqueue::Update => "after each update",

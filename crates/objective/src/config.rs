@@ -7,6 +7,7 @@ pub const NO_PASSAGE: u32 = u32::MAX;
 
 /// Which rows of the similarity matrix the loss is the mean of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Rows {
     /// Current queries and, where queries are banked, banked queries (ContAccum).
     All,
@@ -16,6 +17,7 @@ pub enum Rows {
 
 /// How banked representations are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum BankDtype {
     /// Four bytes a value, exact.
     F32,
@@ -25,6 +27,7 @@ pub enum BankDtype {
 
 /// What the summed loss of the rows is divided by for the gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum RowScale {
     /// The current rows: a row counts the same however full the banks are.
     Current,

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::run::RunFolder;
+use contaccum_training::Role;
 
-/// Where a run is stored says nothing about it: every run has a folder of its own.
-const NEVER_TOLD: &str = "output_dir";
+use crate::run::RunFolder;
 
 /// One setting: its key and its value in each run, `None` where it is not set.
 pub struct Setting {
@@ -29,5 +28,9 @@ pub fn settings(runs: &[RunFolder]) -> Vec<Setting> {
         key: key.clone(),
         values: runs.iter().map(|run| run.setting(key)).collect(),
     };
-    keys.into_iter().filter(|key| *key != NEVER_TOLD).map(setting).collect()
+    // Where a run is stored says nothing about it: every run has a folder of its own.
+    let told = |key: &&String| {
+        contaccum_training::Setting::of(key).is_none_or(|setting| setting.facts.role != Role::Place)
+    };
+    keys.into_iter().filter(told).map(setting).collect()
 }

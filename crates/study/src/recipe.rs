@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 
 use contaccum_data::with_nearest;
 use contaccum_retrieval::{DEV_MEASURES, Measure};
-use contaccum_training::TrainConfig;
+use contaccum_training::{Scope, Setting, TrainConfig};
 use serde::Deserialize;
 use toml::{Spanned, Table, Value};
 
@@ -53,21 +53,6 @@ pub(crate) type Settings = BTreeMap<Spanned<String>, Spanned<Value>>;
 
 /// Most runs of a study: at a minute each, a week.
 const MOST_RUNS: usize = 10_000;
-
-/// Settings that the study itself decides for every run.
-const STUDYS_OWN: [&str; 6] =
-    ["output_dir", "seed", "eval_data", "eval_split", "eval_steps", "max_eval_queries"];
-
-/// Settings that decide the tokens of a text: one for all cells, for texts are tokenised once.
-const OF_TEXTS: [&str; 7] = [
-    "model",
-    "query_max_length",
-    "passage_max_length",
-    "query_prompt",
-    "passage_prompt",
-    "passage_format",
-    "ignore_identical_ids",
-];
 
 /// A study as its file tells it, lists multiplied out, settings checked.
 #[derive(Clone, Debug)]
@@ -226,7 +211,7 @@ impl Reader<'_> {
         })?;
         self.check_lists(&file)?;
         self.check_size(&file)?;
-        let base = self.checked("base", &file.base, &STUDYS_OWN)?;
+        let base = self.checked("base", &file.base, Scope::Base)?;
         let start = file.start.map(|table| self.start(&base, table)).transpose()?;
         let mut shared = base.clone();
         if start.is_some() {
@@ -303,23 +288,22 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Settings as a table of `contaccum train`, each checked on its own; those in `not_here` are refused.
-    pub(crate) fn checked(
-        &self,
-        place: &str,
-        settings: &Settings,
-        not_here: &[&str],
-    ) -> Result<Table, StudyError> {
+    /// Settings as a table of `contaccum train`, each checked on its own; those that are not given `here` are refused.
+    fn checked(&self, place: &str, settings: &Settings, here: Scope) -> Result<Table, StudyError> {
         let mut table = Table::new();
         for (key, value) in settings {
             let refuse = |message: String| self.refuse(key.span().start, format!("{place}: {message}"));
             let name = key.as_ref().as_str();
-            if not_here.contains(&name) {
-                let why = if STUDYS_OWN.contains(&name) {
+            let why = match (Setting::of(name).map(|setting| setting.facts.scope), here) {
+                (Some(Scope::Study), _) => {
                     "is decided by the study (drop it; [[evaluation]] says what is measured on)"
-                } else {
+                }
+                (Some(Scope::Base), Scope::Cell) => {
                     "decides what is measured on, which all cells share (give it in [base])"
-                };
+                }
+                (Some(Scope::Base | Scope::Cell) | None, _) => "",
+            };
+            if !why.is_empty() {
                 return refuse(format!("{name} {why}"));
             }
             let alone = Table::from_iter([(name.to_owned(), value.as_ref().clone())]);
@@ -347,8 +331,7 @@ impl Reader<'_> {
             num_attention_heads: table.num_attention_heads,
             intermediate_size: table.intermediate_size,
         };
-        let not_here = [&STUDYS_OWN[..], &OF_TEXTS].concat();
-        let over = self.checked("start.train", &table.train, &not_here)?;
+        let over = self.checked("start.train", &table.train, Scope::Cell)?;
         let mut base = base.clone();
         base.insert("model".into(), "start".into());
         Ok(Start { shape, config: self.config("start.train", at, &base, over)? })
@@ -364,11 +347,10 @@ impl Reader<'_> {
             None => self.refuse(at, format!("[[cell]] without {key} (give it one)")),
         };
         let (name, group) = (word("name")?, word("group")?);
-        let not_here = [&STUDYS_OWN[..], &OF_TEXTS].concat();
         let mut cells = Vec::new();
         for one in grid::multiply(&settings) {
             let place = format!("cell {name:?}");
-            let over = self.checked(&place, &one, &not_here)?;
+            let over = self.checked(&place, &one, Scope::Cell)?;
             let name = grid::fill(&name, &settings, &one)
                 .or_else(|message| self.refuse(at, format!("{place}: {message}")))?;
             cells.push(Cell { config: self.config(&format!("cell {name:?}"), at, base, over)?, name });

@@ -10,7 +10,7 @@ use contaccum_encoder::{Encoder, Layout, ModelFolder};
 use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, QueryMeasures};
 use contaccum_training::{
-    CONFIG_FILE, MODEL_FOLDER, PASSAGE_ENCODER, QUERY_ENCODER, TrainConfig, has_checkpoint,
+    CONFIG_FILE, MODEL_FOLDER, PASSAGE_ENCODER, QUERY_ENCODER, Setting, TrainConfig, has_checkpoint,
     remove_checkpoints, write_settings,
 };
 use toml::Table;
@@ -20,9 +20,6 @@ use crate::{Stop, StudyError};
 
 /// What the program said while it trained, inside the run's folder.
 const LOG_FILE: &str = "train.log";
-
-/// Settings that may change between a run and its recipe: they decide no result.
-const FREE: [&str; 5] = ["output_dir", "save_steps", "save_minutes", "save_total_limit", "logging_steps"];
 
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
@@ -118,7 +115,8 @@ impl StudyRun {
         let told = |value: Option<&toml::Value>| value.map_or("no value".to_owned(), ToString::to_string);
         let difference: Vec<String> = keys
             .into_iter()
-            .filter(|key| !FREE.contains(&key.as_str()) && stored.get(*key) != wanted.get(*key))
+            .filter(|key| Setting::of(key).is_none_or(|setting| !setting.facts.role.decides_nothing()))
+            .filter(|key| stored.get(*key) != wanted.get(*key))
             .map(|key| format!("{key} = {}, not {}", told(stored.get(key)), told(wanted.get(key))))
             .collect();
         if difference.is_empty() {

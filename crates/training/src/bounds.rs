@@ -1,7 +1,7 @@
 //! How large a setting may be, so that no product of two of them overflows and nothing is counted past its type.
 
-use crate::config::setting;
-use crate::{ConfigError, TrainConfig};
+use crate::recipe::setting;
+use crate::{ConfigError, SETTINGS, TrainConfig};
 
 /// Most worker threads: more than any machine has cores, and few enough to be started.
 pub const MOST_THREADS: usize = 1024;
@@ -13,35 +13,29 @@ pub(crate) const MOST_ROWS: usize = 1 << 22;
 pub(crate) const MOST_HARD_NEGATIVES: usize = (1 << 10) - 2;
 
 /// Most tokens of a sequence: no model has more positions.
-const MOST_LENGTH: usize = 1 << 24;
+pub(crate) const MOST_LENGTH: usize = 1 << 24;
 
 /// Most tokens, or vectors of a bank, that are in memory at once: they are counted in 32 bits.
 const MOST_AT_ONCE: usize = u32::MAX as usize;
 
 /// Most updates of a run: at a millisecond each, thirty years.
-const MOST_UPDATES: usize = 1_000_000_000_000;
+pub(crate) const MOST_UPDATES: usize = 1_000_000_000_000;
 
 impl TrainConfig {
-    /// Checks that sizes are not beyond what can be counted. Whether they fit in memory is the plan's to say.
+    /// Checks every value alone, and that sizes are not beyond what can be counted. Whether they fit in memory is the
+    /// plan's to say.
     ///
     /// # Errors
-    /// The first setting that is too large.
+    /// The first setting that makes no sense.
     pub(crate) fn check_bounds(&self) -> Result<(), ConfigError> {
-        let most_banked = MOST_AT_ONCE / self.hard_negatives.saturating_add(1);
-        let most = [
-            ("threads", self.threads, MOST_THREADS),
-            ("hard_negatives", self.hard_negatives, MOST_HARD_NEGATIVES),
-            ("query_max_length", self.query_max_length, MOST_LENGTH),
-            ("passage_max_length", self.passage_max_length, MOST_LENGTH),
-            ("local_batch_size", self.local_batch_size, MOST_ROWS),
-            ("gradient_accumulation_steps", self.gradient_accumulation_steps, MOST_ROWS),
-            ("memory_bank_size", self.memory_bank_size.unwrap_or(0), most_banked),
-            ("max_steps", self.max_steps.unwrap_or(0), MOST_UPDATES),
-        ];
-        for (key, value, most) in most {
-            if value > most {
-                return setting(key, format!("{value} is too large (give at most {most})"));
+        for one in SETTINGS {
+            if let Some(problem) = one.problem(self) {
+                return setting(one.key, problem);
             }
+        }
+        let (banked, most) = (self.memory_bank_size.unwrap_or(0), MOST_AT_ONCE / self.passages_per_row());
+        if banked > most {
+            return setting("memory_bank_size", format!("{banked} is too large (give at most {most})"));
         }
         if self.total_batch_size() > MOST_ROWS {
             let (local, steps) = (self.local_batch_size, self.gradient_accumulation_steps);

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use bytesize::ByteSize;
 use contaccum_encoder::{ModelConfig, Recompute};
 
-use crate::config::CHOSEN_BY_BUDGET;
-use crate::{ConfigError, MemoryPlan, Method, TrainConfig, TrainError, Trainer};
+use crate::{ConfigError, MemoryPlan, Method, SETTINGS, Setting, TrainConfig, TrainError, Trainer};
 
 /// A bound on what a run of one kind of model may hold.
 #[derive(Clone, Copy)]
@@ -75,12 +74,14 @@ impl MemoryBudget<'_> {
         let size = |bytes: usize| ByteSize(bytes as u64);
         let parts: Vec<String> =
             plan.parts().iter().map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
+        let told: Vec<String> =
+            budgeted().filter_map(|one| Some(format!("{} {}", one.key, one.told(least)?))).collect();
         let reason = format!(
             "{} is too little: the least is {}, with {}{} ({}; raise it, {}shorten passage_max_length, or set tied or \
              freeze_embeddings)",
             size(self.budget_bytes),
             size(plan.total_bytes()),
-            least.budgeted().map(|(key, value)| format!("{key} {value}")).join(", "),
+            told.join(", "),
             if least.given.is_empty() {
                 String::new()
             } else {
@@ -136,6 +137,11 @@ impl MemoryBudget<'_> {
     }
 }
 
+/// The settings that a memory budget may choose.
+fn budgeted() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(|setting| setting.facts.budgeted)
+}
+
 /// The numbers that divide `total`.
 fn divisors(total: usize) -> BTreeSet<usize> {
     let small = (1..=total.isqrt()).filter(|part| total.is_multiple_of(*part));
@@ -172,19 +178,11 @@ fn candidates(asked: &TrainConfig) -> impl Iterator<Item = TrainConfig> {
 }
 
 impl TrainConfig {
-    /// The settings that a memory budget may choose, in words.
-    fn budgeted(&self) -> [(&'static str, String); 3] {
-        let recompute = self.recompute.name().to_owned();
-        let (local, steps) = (self.local_batch_size, self.gradient_accumulation_steps);
-        let values = [local.to_string(), steps.to_string(), recompute];
-        std::array::from_fn(|i| (CHOSEN_BY_BUDGET[i], values[i].clone()))
-    }
-
     /// What a memory budget has replaced in the settings `asked`: `local_batch_size 8 -> 4`; empty for nothing.
     pub fn replaced(&self, asked: &Self) -> Vec<String> {
-        let pairs = asked.budgeted().into_iter().zip(self.budgeted());
-        let changed = pairs.filter(|(asked, chosen)| asked != chosen);
-        changed.map(|((key, asked), (_, chosen))| format!("{key} {asked} -> {chosen}")).collect()
+        let told = |one: &Setting| Some((one.key, one.told(asked)?, one.told(self)?));
+        let changed = budgeted().filter_map(told).filter(|(_, asked, chosen)| asked != chosen);
+        changed.map(|(key, asked, chosen)| format!("{key} {asked} -> {chosen}")).collect()
     }
 
     /// The settings under which `grad-cache` gives a query as many negatives as these, in the same local batches.
@@ -279,8 +277,8 @@ mod tests {
     fn what_was_given_is_kept_and_what_was_not_is_told_when_replaced() {
         let shape = bert_base();
         let subsets = (0..8).map(|bits| {
-            let chosen = CHOSEN_BY_BUDGET.into_iter().enumerate().filter(move |(i, _)| bits >> i & 1 == 1);
-            chosen.map(|(_, key)| key).collect::<Vec<_>>()
+            let given = budgeted().enumerate().filter(move |(i, _)| bits >> i & 1 == 1);
+            given.map(|(_, setting)| setting.key).collect::<Vec<_>>()
         });
         let mut fitted = 0;
         for given in subsets {

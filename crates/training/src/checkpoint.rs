@@ -34,7 +34,7 @@ use crate::contents::{self, CONTENTS};
 use crate::identity::RunIdentity;
 use crate::tower::{Tower, Towers};
 use crate::warmup::WarmupGate;
-use crate::{TrainConfig, TrainError, Trainer};
+use crate::{Setting, TrainConfig, TrainError, Trainer};
 
 const PREFIX: &str = "checkpoint-";
 const MODEL: &str = "model";
@@ -44,28 +44,6 @@ const STATE: &str = "state.json";
 pub const QUERY_ENCODER: &str = "query_encoder";
 /// Folder of the passage encoder of an untied model, inside the model's folder.
 pub const PASSAGE_ENCODER: &str = "passage_encoder";
-
-/// Settings that may change between a checkpoint and the run that goes on from it: they decide no number, or what they
-/// name is known by its content.
-pub(crate) const FREE_SETTINGS: [&str; 17] = [
-    "output_dir",
-    "model",
-    "train",
-    "hard_negatives_file",
-    "corpus",
-    "threads",
-    "recompute",
-    "save_steps",
-    "save_minutes",
-    "save_total_limit",
-    "logging_steps",
-    "eval_steps",
-    "eval_data",
-    "eval_split",
-    "max_eval_queries",
-    "ignore_identical_ids",
-    "strict",
-];
 
 /// What a model folder needs beside the trainer's encoders.
 pub(crate) struct ModelFiles<'a> {
@@ -293,7 +271,7 @@ fn same_run(path: &Path, state: &State, identity: &RunIdentity, trainer: &Traine
     }
     let given = table(&identity.config);
     let keys = state.config.keys().chain(given.keys().filter(|key| !state.config.contains_key(*key)));
-    for key in keys.filter(|key| !FREE_SETTINGS.contains(&key.as_str())) {
+    for key in keys.filter(|key| Setting::of(key).is_none_or(|one| !one.facts.role.may_change_on_resume())) {
         let (stored, given) = (state.config.get(key), given.get(key));
         if stored != given {
             let word = |value: Option<&toml::Value>| value.map_or("not set".into(), ToString::to_string);

@@ -20,8 +20,8 @@ use crate::output::{Begin, OutputFolder, write_settings};
 use crate::run_watch::RunWatch;
 use crate::session::{Saves, Session};
 use crate::{
-    BankWarmup, ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint, Negatives,
-    PROGRAM_BYTES, RunRecorder, RunWarning, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
+    ConfigError, HEAP_BYTES, LongestTexts, MemoryBudget, MemoryPlan, MethodPoint, Negatives, PROGRAM_BYTES,
+    RunRecorder, RunWarning, Setting, TrainConfig, TrainError, Trainer, UpdateRecord, UpdateReport,
     resident_memory,
 };
 
@@ -241,15 +241,7 @@ impl Run {
         }
         config.check_updates(updates)?;
         config.check_negatives(hard_per_row(&set, &config))?;
-        if let BankWarmup::Updates(warmup) = config.memory_bank_warmup
-            && warmup >= updates
-        {
-            let reason = format!(
-                "{warmup}, but the run has {updates} updates: the banks would never be used (lower it, or use \
-                 method = \"grad-accum\")"
-            );
-            return Err(ConfigError::Setting { key: "memory_bank_warmup", reason }.into());
-        }
+        config.check_bank_warmup(updates)?;
         // Made before the program is measured: the table is a part of the data's index.
         let pairs = set.known_positives().map(|(query, passage)| (query.0, passage.0));
         let known_positives = KnownPositives::new(pairs);
@@ -372,7 +364,7 @@ impl Run {
             pair: None,
             training: table
                 .into_iter()
-                .filter(|(key, _)| !checkpoint::FREE_SETTINGS.contains(&key.as_str()))
+                .filter(|(key, _)| Setting::of(key).is_some_and(|one| !one.facts.role.may_change_on_resume()))
                 .map(|(key, value)| (key, value.to_string()))
                 .collect(),
         }

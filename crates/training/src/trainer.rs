@@ -26,8 +26,7 @@ use crate::sample::{Role, sequence_key};
 use crate::tower::{GradientNorms, Towers};
 use crate::warmup::WarmupGate;
 use crate::{
-    BankDrift, BankDtype, BankWarmup, Enqueue, LongestTexts, MethodPoint, RowScale, Rows, TokenizedSample,
-    TrainConfig, TrainError,
+    BankDrift, BankWarmup, Enqueue, LongestTexts, MethodPoint, TokenizedSample, TrainConfig, TrainError,
 };
 
 /// What one update did.
@@ -134,10 +133,7 @@ impl Sizes {
             objective: ObjectiveConfig {
                 dim,
                 temperature: config.temperature,
-                rows: match point.rows {
-                    Rows::All => contaccum_objective::Rows::All,
-                    Rows::Current => contaccum_objective::Rows::Current,
-                },
+                rows: point.rows,
                 mask_false_negatives: config.mask_false_negatives,
                 bank_samples: point.bank_samples,
                 bank_queries: point.bank_queries,
@@ -151,16 +147,10 @@ impl Sizes {
                         unit_length,
                     }),
                 },
-                row_scale: match point.row_scale {
-                    RowScale::Current => contaccum_objective::RowScale::Current,
-                    RowScale::All => contaccum_objective::RowScale::All,
-                },
+                row_scale: point.row_scale,
                 max_batch_samples: point.micro_batch_size,
                 max_hard_negatives_per_sample: config.hard_negatives,
-                bank_dtype: match config.memory_bank_dtype {
-                    BankDtype::F32 => contaccum_objective::BankDtype::F32,
-                    BankDtype::Bf16 => contaccum_objective::BankDtype::Bf16,
-                },
+                bank_dtype: config.memory_bank_dtype,
                 tile_logits: ObjectiveConfig::TILE_LOGITS,
             },
         }

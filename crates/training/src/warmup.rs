@@ -29,6 +29,15 @@ pub enum BankWarmup {
     Updates(usize),
 }
 
+impl fmt::Display for BankWarmup {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Updates(updates) => updates.fmt(f),
+        }
+    }
+}
+
 impl FromStr for BankWarmup {
     type Err = String;
 

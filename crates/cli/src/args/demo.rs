@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::OutputArgs;
+use super::{OutputArgs, ThreadArgs};
 
 /// See the methods at work: no files, no network, under two minutes
 ///
@@ -13,9 +13,8 @@ pub struct DemoArgs {
     /// Seed of the corpus, the encoder and the training
     #[arg(long, default_value_t = 42, value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
     pub seed: u64,
-    /// Worker threads; 0 = all cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
     #[command(flatten)]
     pub format: OutputArgs,
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use contaccum_encoder::PassageFormat;
 use contaccum_retrieval::BatchLimits;
+
+use super::{SplitArgs, ThreadArgs, one_of};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -47,9 +48,8 @@ pub struct EncodeArgs {
     /// Replace an encoding of something else that is in the folder
     #[arg(long)]
     pub overwrite: bool,
-    /// Worker threads; 0 = all cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
 }
 
 /// What the layers' matrix products are taken in.
@@ -72,14 +72,6 @@ pub struct EncodeInput {
     pub queries: Option<PathBuf>,
 }
 
-/// Which queries of a BEIR folder.
-#[derive(Debug, Args)]
-pub struct SplitArgs {
-    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
-    #[arg(long, requires = "queries")]
-    pub split: Option<String>,
-}
-
 /// How a text becomes tokens, where the model folder does not say or is to be overruled.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Texts")]
@@ -91,7 +83,7 @@ pub struct TextArgs {
     #[arg(long, value_name = "TEXT", visible_aliases = ["query-prompt", "passage-prompt"])]
     pub prompt: Option<String>,
     /// Title and text as a segment pair, or joined in one segment [default: what the model records, else pair]
-    #[arg(long, value_parser = passage_format(), conflicts_with = "queries")]
+    #[arg(long, value_parser = one_of::<PassageFormat>(), conflicts_with = "queries")]
     pub passage_format: Option<PassageFormat>,
 }
 
@@ -105,11 +97,6 @@ pub struct BatchArgs {
     /// Most tokens encoded at once
     #[arg(long, value_name = "TOKENS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
-}
-
-fn passage_format() -> impl TypedValueParser<Value = PassageFormat> {
-    PossibleValuesParser::new(["pair", "joined"])
-        .map(|name| if name == "pair" { PassageFormat::Pair } else { PassageFormat::Joined })
 }
 
 impl From<BatchArgs> for BatchLimits {

@@ -1,23 +1,33 @@
 //! What can be typed: one file per command.
 
+mod completions;
 mod demo;
 mod encode;
 mod evaluate;
 mod export;
+mod man;
 mod plan;
 mod report;
 mod search;
+mod settings;
 mod study;
 mod train;
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use contaccum_training::words;
+use serde::Deserialize;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 
+pub use completions::CompletionsArgs;
 pub use demo::DemoArgs;
 pub use encode::{Dtype, EncodeArgs};
 pub use evaluate::EvaluateArgs;
 pub use export::ExportArgs;
+pub use man::ManArgs;
 pub use plan::PlanArgs;
 pub use report::ReportArgs;
 pub use search::SearchArgs;
@@ -45,18 +55,33 @@ pub const UNBROKEN: char = '\u{a0}';
 /// # Errors
 /// What clap says of it, help asked for among that; [`UNBROKEN`] is to be replaced in it.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let mut command = adapted(Cli::command()).mut_subcommands(adapted);
+    let mut command = unbroken(command()).mut_subcommands(unbroken);
     let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// Takes numbers below 0 as values, so that a setting's own message refuses them, and keeps examples in one piece on a
-/// narrow terminal, so that they can be pasted.
-fn adapted(command: clap::Command) -> clap::Command {
-    let mut command = command.mut_args(|arg| match arg.get_action().takes_values() {
-        true => arg.allow_negative_numbers(true),
-        false => arg,
-    });
+/// Everything that can be typed.
+pub fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.mut_args(valued))
+}
+
+/// Takes numbers below 0 as values, so that a setting's own message refuses them, and tells shells where a value is the
+/// path of a file or folder.
+fn valued(arg: clap::Arg) -> clap::Arg {
+    if !arg.get_action().takes_values() {
+        return arg;
+    }
+    let hint = match arg.get_value_names() {
+        Some([name]) if name == "FILE" || name == "RECIPE" => ValueHint::FilePath,
+        Some([name]) if name.ends_with("FOLDER") || name == "RUN" => ValueHint::DirPath,
+        Some([name]) if name == "PATH" => ValueHint::AnyPath,
+        _ => ValueHint::Other,
+    };
+    arg.allow_negative_numbers(true).value_hint(hint)
+}
+
+/// Keeps examples in one piece on a narrow terminal, so that they can be pasted.
+fn unbroken(mut command: clap::Command) -> clap::Command {
     if let Some(help) = command.get_after_help().map(|help| laid_out(&help.to_string())) {
         command = command.after_help(help);
     }
@@ -117,6 +142,30 @@ pub enum Command {
     Report(ReportArgs),
     Study(StudyArgs),
     Demo(DemoArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// One of the words that an enum is written with in recipes.
+fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words::<T>())
+        .try_map(|word| Deserialize::deserialize(IntoDeserializer::<Error>::into_deserializer(word)))
+}
+
+/// How many processors are used.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ThreadArgs {
+    /// Worker threads; 0 = all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// Which queries of a BEIR folder.
+#[derive(Debug, Args)]
+pub struct SplitArgs {
+    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
+    #[arg(long, requires = "queries")]
+    pub split: Option<String>,
 }
 
 /// How results are written to stdout.
@@ -143,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_command_can_be_read_and_told() {
-        adapted(Cli::command()).mut_subcommands(adapted).debug_assert();
+        unbroken(command()).mut_subcommands(unbroken).debug_assert();
     }
 
     #[test]

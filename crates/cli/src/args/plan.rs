@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::OutputArgs;
-use super::train::TrainFlags;
+use super::settings::SettingFlags;
 
 const ABOUT: &str = "Tell what a training run will hold in memory, and what fits a budget";
 
@@ -32,5 +32,5 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub format: OutputArgs,
     #[command(flatten)]
-    pub settings: TrainFlags,
+    pub settings: SettingFlags,
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::OutputArgs;
 use super::encode::BatchArgs;
+use super::{OutputArgs, SplitArgs, ThreadArgs};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -26,9 +26,8 @@ pub struct SearchArgs {
     /// Folder of the model that encodes the queries, or its name on the hub
     #[arg(long, value_name = "NAME|FOLDER", required_unless_present = "query_embeddings")]
     pub model: Option<String>,
-    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
-    #[arg(long, requires = "queries")]
-    pub split: Option<String>,
+    #[command(flatten)]
+    pub split: SplitArgs,
     /// Passages per query
     #[arg(long, short = 'k', value_name = "K", default_value_t = 100)]
     pub top_k: usize,
@@ -60,9 +59,8 @@ pub struct SearchArgs {
     pub format: OutputArgs,
     #[command(flatten)]
     pub batch: BatchArgs,
-    /// Worker threads; 0 = all cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
 }
 
 /// What is searched for: one of the three.
