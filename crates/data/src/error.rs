@@ -43,6 +43,7 @@ impl fmt::Display for Kind {
 
 /// Everything that can be wrong with a data set; each message is one line: place, reason, remedy.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file or folder is not there.
     #[error("{}: not found; {remedy}", path.display())]

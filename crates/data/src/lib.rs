@@ -1,5 +1,6 @@
-//! Retrieval data sets: reading passages, queries, judgments and training rows from files, and deciding which
-//! rows make which batch. This crate knows files and texts, not tokens or models.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! Files are read once, as a stream, plain or gzip or zstd (seen from their first bytes), by one reader
 //! ([`Lines`]) for all. Ids and positions stay in memory; texts go to one unlinked temporary file and are

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 /// An error of reading, making or writing a model.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EncoderError {
     /// The name is a path, and nothing is there.
     #[error(

@@ -1,4 +1,34 @@
-//! A transformer encoder for retrieval: Hugging Face folder in, packed forward and backward, folder out.
+#![doc = include_str!("../README.md")]
+//!
+//! # A folder out, and in again
+//!
+//! ```
+//! use contaccum_encoder::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let words = ["who", "designed", "the", "dome", "?"].map(String::from);
+//! let tokenizer = TextTokenizer::from_vocabulary(words.to_vec())?;
+//! let config = ModelConfig::try_from(BertConfig {
+//!     hidden_size: 8,
+//!     num_hidden_layers: 1,
+//!     num_attention_heads: 2,
+//!     intermediate_size: 16,
+//!     vocab_size: tokenizer.vocabulary_size(),
+//!     ..BertConfig::default()
+//! })?;
+//! let layout = Layout::new(&config);
+//! let weights = random_weights(&config, &layout, 7);
+//! let settings = ModelSettings::plain(&config);
+//! let card = ModelCard { title: "untrained".into(), base_model: None, pair: None, training: Vec::new() };
+//! # let parent = tempfile::tempdir()?;
+//! # let folder = parent.path().join("model");
+//! export_folder(&folder, &config, &layout, &weights, &tokenizer, &settings, &card)?;
+//!
+//! let model = Model::open(&folder.to_string_lossy())?;
+//! assert_eq!(model.query("Who designed the dome?")?.len(), 8);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! The crate knows models, not training.
 #![deny(missing_docs)]
@@ -17,6 +47,7 @@ mod folder;
 mod gradient;
 mod hub;
 mod layout;
+mod model;
 mod notice;
 mod pass;
 mod record;
@@ -36,6 +67,7 @@ pub use families::BertConfig;
 pub use fingerprint::{Difference, Fingerprint, Rounding, hash_numbers, tell_differences};
 pub use folder::ModelFolder;
 pub use layout::{Layout, Tensor};
+pub use model::Model;
 pub use pass::{Pass, PassLimits, Workspace};
 pub use record::{ModelRecord, Pair, Side};
 pub use settings::{ModelSettings, Pooling, Similarity};

@@ -6,6 +6,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What goes wrong with a file or folder, in one line with its place and remedy.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The system refused.
     #[error("{}: {action} failed: {source}; {}", .path.display(), remedy(.source))]

@@ -1,5 +1,6 @@
-//! The one way to write: files whole or not at all, folders replaced whole, locked against a second process, their
-//! contents hashed.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! Promised in a crash at any instant, and where the disk is full: what stands under a final name is complete, old or
 //! new. What is not complete has a name of its own, [`leftover`]`(NAME)` in the same folder; the next write of the

@@ -1,4 +1,6 @@
-//! Fused operations of a transformer encoder with their backward passes, on flat row-major `f32` buffers.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! The crate knows shapes, not models. Invariants shared by every operation:
 //!

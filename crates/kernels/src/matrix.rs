@@ -1,5 +1,6 @@
-//! Matrix products on strided views, by the `gemm` crate.
+//! Matrix products on strided views, by the `f32` part of the `gemm` crate (its other types are a third of a cold build).
 
+use gemm_common::Parallelism;
 use rayon::prelude::*;
 
 use crate::parallel::{Shared, SharedMat};
@@ -162,30 +163,26 @@ pub(crate) unsafe fn product_into(out: SharedMat, lhs: Mat, rhs: Mat, alpha: f32
     if m == 0 || n == 0 {
         return;
     }
+    let multiply = gemm_f32::gemm::f32::get_gemm_fn();
+    let (lhs_cols, lhs_rows) = (lhs.col_stride as isize, lhs.row_stride as isize);
+    let (rhs_cols, rhs_rows) = (rhs.col_stride as isize, rhs.row_stride as isize);
+    let (lhs, rhs, alone) = (lhs.data.as_ptr(), rhs.data.as_ptr(), Parallelism::None);
+    let (out, stride) = (out.at, out.row_stride as isize);
+    // The microkernels write columns: an output in rows is that of the transposed product.
     // SAFETY: all three were held against their buffers when made, strides below `isize::MAX` among it; `out` is the
     // caller's to write, and no borrow of an operand overlaps it.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.at,
-            1,
-            out.row_stride as isize,
-            accumulate,
-            lhs.data.as_ptr(),
-            lhs.col_stride as isize,
-            lhs.row_stride as isize,
-            rhs.data.as_ptr(),
-            rhs.col_stride as isize,
-            rhs.row_stride as isize,
-            1.0f32,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        if stride > 1 {
+            multiply(
+                n, m, k, out, stride, 1, accumulate, rhs, rhs_rows, rhs_cols, lhs, lhs_rows, lhs_cols, 1.0,
+                alpha, false, false, false, alone,
+            );
+        } else {
+            multiply(
+                m, n, k, out, 1, stride, accumulate, lhs, lhs_cols, lhs_rows, rhs, rhs_cols, rhs_rows, 1.0,
+                alpha, false, false, false, alone,
+            );
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! InfoNCE over current and banked representations, with banks that cost `O(batch · bank)` per step.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! The crate knows representations, not encoders. A step sees the matrix of ContAccum (arXiv 2406.12356, eq. 5):
 //! columns are current positives, banked positives, current hard negatives and banked hard negatives; rows are

@@ -63,6 +63,7 @@ impl ObjectiveState {
 
 /// Why an objective cannot be made or restored.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ObjectiveError {
     /// A setting has an impossible value.
     #[error("objective: {0}")]

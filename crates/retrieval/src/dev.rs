@@ -69,6 +69,7 @@ pub struct DevSource {
 
 /// Why encoders could not be measured.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DevError {
     /// The corpus, queries or judgments.
     #[error(transparent)]

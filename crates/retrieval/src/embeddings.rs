@@ -24,6 +24,7 @@ use crate::npy::{open_npy, read_npy};
 
 /// What goes wrong with a store on disk.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// A file could not be written.
     #[error(transparent)]

@@ -14,6 +14,7 @@ type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a corpus could not be encoded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// The store could not be read or written.
     #[error(transparent)]

@@ -1,4 +1,6 @@
-//! Encoding a corpus to disk, exact search over it, and measuring what was found.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! In the order data moves: [`encode`] turns texts into an [`EmbeddingStore`], [`search_store`] ranks its
 //! passages for each query, a [`Run`] carries the ranking to and from TREC files, [`evaluate`] measures it

@@ -228,6 +228,7 @@ pub struct Evaluation {
 
 /// Why nothing could be measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvaluationError {
     /// No query has a relevant document.
     #[error("no query of the judgments has a relevant document; give the qrels of these queries")]

@@ -23,6 +23,7 @@ const LANES: usize = 16;
 
 /// Why a search gave no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SearchError {
     /// The store could not be read.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use crate::search::Hit;
 
 /// What goes wrong with a run file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// The file could not be written.
     #[error(transparent)]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::{EncoderError, folder::SHARD_INDEX};
 use download::{Listing, Remote};
 
+#[cfg_attr(not(feature = "hub"), path = "without.rs")]
 mod download;
 
 /// Files of a model folder, at its top or in a module's folder such as `1_Pooling`.
@@ -221,5 +222,5 @@ fn has_shards(index: &Path) -> bool {
     files.filter_map(Value::as_str).all(|file| index.with_file_name(file).exists())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hub"))]
 mod tests;
