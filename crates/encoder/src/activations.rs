@@ -6,7 +6,7 @@ use contaccum_kernels::resident_zeros;
 use serde::{Deserialize, Serialize};
 
 use crate::Architecture;
-use crate::blocks::{Attended, Attention, FeedForward, Norm, Normalised, Saved};
+use crate::blocks::{Attended, Attention, FeedForward, Norm, Normalised, Residual, Saved};
 
 /// What a backward pass makes again instead of finding it in memory. The gradients are the same bits: everything is
 /// made again by the operations, and from the dropout masks, that made it first.
@@ -102,6 +102,9 @@ pub(crate) struct Activations {
     attention_norm: [Slots; 2],
     feed_forward: [Slots; 1],
     feed_forward_norm: [Slots; 2],
+    /// Only where it is kept: nobody takes turns in it.
+    stream: Option<Slots>,
+    final_norm: [Slots; 2],
 }
 
 /// One layer's activations of one pass, by block.
@@ -119,21 +122,28 @@ impl Activations {
         Self {
             keep,
             attention: Attention::saved(architecture).map(slots),
-            attention_norm: Norm::saved_behind_attention(architecture.width).map(slots),
+            attention_norm: Norm::saved_of_attention(architecture).map(slots),
             feed_forward: FeedForward::saved(architecture).map(slots),
-            feed_forward_norm: Norm::saved_behind_feed_forward(architecture.width).map(slots),
+            feed_forward_norm: Norm::saved_of_feed_forward(architecture).map(slots),
+            stream: kept_stream(architecture, keep).map(slots),
+            final_norm: Norm::saved_at_the_end(architecture)
+                .map(|saved| Slots::new(saved, 1, pass_tokens, keep)),
         }
     }
 
     /// Bytes that [`Activations::new`] allocates.
     pub fn memory_bytes(architecture: &Architecture, pass_tokens: usize, keep: Keep) -> usize {
-        let layers = architecture.layers.len();
-        let saved = Attention::saved(architecture)
+        let of_layers = Attention::saved(architecture)
             .into_iter()
-            .chain(Norm::saved_behind_attention(architecture.width))
+            .chain(Norm::saved_of_attention(architecture))
             .chain(FeedForward::saved(architecture))
-            .chain(Norm::saved_behind_feed_forward(architecture.width));
-        let numbers = saved.map(|saved| Slots::numbers(saved, layers, pass_tokens, keep));
+            .chain(Norm::saved_of_feed_forward(architecture))
+            .chain(kept_stream(architecture, keep))
+            .map(|saved| (saved, architecture.layers.len()));
+        let at_the_end = Norm::saved_at_the_end(architecture).map(|saved| (saved, 1));
+        let numbers = of_layers
+            .chain(at_the_end)
+            .map(|(saved, layers)| Slots::numbers(saved, layers, pass_tokens, keep));
         numbers.fold(0, usize::saturating_add).saturating_mul(size_of::<f32>())
     }
 
@@ -151,10 +161,33 @@ impl Activations {
         }
     }
 
-    /// The normalised rows of a layer's output: kept for every backward pass.
+    /// Keeps the stream at the beginning of a layer, where the layer is made again from it.
+    pub fn keep_stream(&mut self, layer: usize, rows: &Range<usize>, stream: &[f32]) {
+        if let Some(slots) = &mut self.stream {
+            slots.of(layer, rows).copy_from_slice(stream);
+        }
+    }
+
+    /// The stream that was kept.
+    pub fn stream(&self, layer: usize, rows: &Range<usize>) -> &[f32] {
+        let slots = self.stream.as_ref().expect("a layer that is made again has its stream kept");
+        &slots.buffers[layer][slots.span(rows)]
+    }
+
+    /// What the norm behind the last layer leaves behind.
+    pub fn final_norm(&mut self, rows: &Range<usize>) -> Normalised<'_> {
+        let [xhat, rstd] = self.final_norm.each_mut().map(|slots| slots.of(0, rows));
+        Normalised { xhat, rstd }
+    }
+
+    /// The normalised rows of a layer's output, with the norm behind it: kept for every backward pass.
     pub fn output_xhat(&self, layer: usize, rows: &Range<usize>) -> &[f32] {
         let [xhat, _] = &self.feed_forward_norm;
         assert!(xhat.kept, "activations without a backward pass");
         &xhat.buffers[layer][xhat.span(rows)]
     }
+}
+
+fn kept_stream(architecture: &Architecture, keep: Keep) -> Option<Saved> {
+    Some(Residual::saved_stream(architecture)).filter(|saved| keep.tokens_of(*saved).is_some())
 }

@@ -16,6 +16,11 @@ pub struct Architecture {
     pub longest: usize,
     /// The table of positions, where they are learned.
     pub positions: Option<PositionTable>,
+    /// The bases of rotary positions: layers name one by its place here.
+    pub rotary_bases: Vec<f64>,
+    /// Rows of the table that attention adds to its scores by distance, shared by all layers; those behind the first
+    /// [`contaccum_kernels::BUCKETS`] are not used.
+    pub relative_bias: Option<usize>,
     /// Rows of the token type table; 0 where there is none.
     pub token_types: usize,
     /// Every LayerNorm.
@@ -51,9 +56,22 @@ impl PositionTable {
     }
 }
 
+/// Where the LayerNorms of a layer stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// Behind each block, over the sum of its output and its input. Blocks and norms have biases.
+    After,
+    /// Before each block, whose output is added to a stream that no norm replaces but the one behind the last layer.
+    Before,
+}
+
 /// A LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormShape {
+    /// Where it stands.
+    pub place: NormPlace,
+    /// Whether it has a bias.
+    pub bias: bool,
     /// Added to the variance.
     pub epsilon: f64,
 }
@@ -65,13 +83,35 @@ pub struct FeedForwardShape {
     pub width: usize,
     /// What stands between them.
     pub activation: Activation,
-    /// Whether they have biases.
+    /// Whether the first product makes a value and a gate of that width each, and the activated value is multiplied by
+    /// the gate. Where it does not, the products have biases.
+    pub gated: bool,
+    /// Whether the products have biases.
     pub bias: bool,
+}
+
+impl FeedForwardShape {
+    /// Outputs of the first product.
+    pub fn outputs(&self) -> usize {
+        if self.gated { 2 * self.width } else { self.width }
+    }
 }
 
 /// What one layer has of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerShape {}
+pub struct LayerShape {
+    /// The greatest distance at which a token attends to another; any where there is none.
+    pub window: Option<usize>,
+    /// The rotary positions of its queries and keys, by their place in [`Architecture::rotary_bases`].
+    pub rotary: Option<usize>,
+    /// Whether there is a norm before attention, where norms stand there.
+    pub attention_norm: bool,
+}
+
+impl LayerShape {
+    /// A layer whose tokens attend to all others, positions being in the embeddings.
+    pub const PLAIN: Self = Self { window: None, rotary: None, attention_norm: true };
+}
 
 /// Dropout rates, by what is dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,6 +122,8 @@ pub struct DropoutRates {
     pub attention: f64,
     /// The attention block's output.
     pub attention_output: f64,
+    /// What stands between the feed-forward products; only of gated ones.
+    pub feed_forward_inner: f64,
     /// The feed-forward block's output.
     pub feed_forward_output: f64,
 }
@@ -94,6 +136,11 @@ impl Architecture {
 
     /// Outputs of the widest product.
     pub fn widest(&self) -> usize {
+        self.feed_forward.outputs().max(3 * self.width)
+    }
+
+    /// Width of a buffer that holds the feed-forward activation, or query, key and value.
+    pub(crate) fn wide(&self) -> usize {
         self.feed_forward.width.max(3 * self.width)
     }
 }

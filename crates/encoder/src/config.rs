@@ -34,12 +34,25 @@ impl ModelConfig {
             path: path.into(),
             remedy: "a model folder holds config.json, model.safetensors and tokenizer.json".into(),
         })?;
-        // Another family's fields may differ in type too: what it is comes before what is wrong with it.
-        let read = family_of(&fields).and_then(|family| Self::of(family, &fields));
-        read.map_err(|what| EncoderError::Unsupported { place: path.display().to_string(), what })
+        Self::of(&fields)
+            .map_err(|what| EncoderError::Unsupported { place: path.display().to_string(), what })
     }
 
-    pub(crate) fn of(family: &'static Family, fields: &Map<String, Value>) -> Result<Self, String> {
+    /// As [`ModelConfig::read`], from the fields of a `config.json`.
+    ///
+    /// # Errors
+    /// When they ask for an encoder that this program does not do.
+    pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, EncoderError> {
+        Self::of(fields)
+            .map_err(|what| EncoderError::Unsupported { place: "model configuration".into(), what })
+    }
+
+    fn of(fields: &Map<String, Value>) -> Result<Self, String> {
+        // Another family's fields may differ in type too: what it is comes before what is wrong with it.
+        family_of(fields).and_then(|family| Self::of_family(family, fields))
+    }
+
+    fn of_family(family: &'static Family, fields: &Map<String, Value>) -> Result<Self, String> {
         let mut fields = Fields::new(fields);
         let architecture = (family.read)(&mut fields)?;
         Ok(Self { family, fields: fields.read, architecture })
@@ -69,7 +82,7 @@ impl ModelConfig {
             Decides::Dropout => (name.clone(), rate.into()),
             Decides::Vectors | Decides::Neither => (name.clone(), value.clone()),
         });
-        Self::of(self.family, &fields.collect()).expect("fields that were read, and a dropout rate")
+        Self::of_family(self.family, &fields.collect()).expect("fields that were read, and a dropout rate")
     }
 
     /// Writes a `config.json` that transformers reads as this encoder.
@@ -86,7 +99,12 @@ impl ModelConfig {
 
     /// What decides the vector that a sequence of tokens gets.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fields_that_decide(Decides::Vectors)
+        let fields = self.fields_that_decide(Decides::Vectors);
+        match self.family.model_type {
+            // Records of BERT are older than that there was another family.
+            "bert" => fields,
+            model_type => fields.with("model_type", model_type),
+        }
     }
 
     /// The dropout rates.

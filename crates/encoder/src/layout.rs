@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::ModelConfig;
+use crate::architecture::{LayerShape, NormPlace, NormShape};
 use crate::blocks::{Linear, Norm};
 
 /// What a tensor is, which decides how it is drawn afresh and whether weight decay applies.
@@ -14,6 +15,8 @@ pub(crate) enum Kind {
     Scale,
     /// A bias.
     Bias,
+    /// What attention adds by distance: drawn as a table of embeddings is, and a bias to weight decay.
+    RelativeBias,
 }
 
 /// One named tensor of a [`Layout`].
@@ -49,7 +52,8 @@ pub(crate) struct EmbeddingLayout {
 pub(crate) struct LayerLayout {
     pub attention_inputs: Linear,
     pub attention_output: Linear,
-    pub attention_norm: Norm,
+    /// Not there where the layer takes its input as it is.
+    pub attention_norm: Option<Norm>,
     pub feed_forward_input: Linear,
     pub feed_forward_output: Linear,
     pub feed_forward_norm: Norm,
@@ -60,7 +64,9 @@ pub(crate) struct LayerLayout {
 pub struct Layout {
     tensors: Vec<Tensor>,
     pub(crate) embedding: EmbeddingLayout,
+    pub(crate) relative_bias: Option<Range<usize>>,
     pub(crate) layers: Vec<LayerLayout>,
+    pub(crate) final_norm: Option<Norm>,
     embeddings: Range<usize>,
     len: usize,
 }
@@ -69,7 +75,7 @@ struct Builder {
     tensors: Vec<Tensor>,
     len: usize,
     linears: usize,
-    epsilon: f32,
+    norm: NormShape,
 }
 
 impl Builder {
@@ -80,14 +86,14 @@ impl Builder {
         range
     }
 
-    fn table(&mut self, name: &str, rows: usize, width: usize) -> Range<usize> {
-        self.add(format!("{name}.weight"), &[rows, width], Kind::Matrix)
+    fn table(&mut self, name: &str, shape: [usize; 2], kind: Kind) -> Range<usize> {
+        self.add(format!("{name}.weight"), &shape, kind)
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Norm {
         let weight = self.add(format!("{name}.weight"), &[width], Kind::Scale);
-        let bias = self.add(format!("{name}.bias"), &[width], Kind::Bias);
-        Norm { weight, bias, epsilon: self.epsilon }
+        let bias = self.norm.bias.then(|| self.add(format!("{name}.bias"), &[width], Kind::Bias));
+        Norm { weight, bias, epsilon: self.norm.epsilon as f32 }
     }
 
     /// One product over modules that share its outputs.
@@ -112,30 +118,36 @@ impl Layout {
     /// The layout of a model of this shape.
     pub fn new(config: &ModelConfig) -> Self {
         let (a, names) = (config.architecture(), &config.family().names);
-        let (h, f) = (a.width, a.feed_forward.width);
-        let mut b = Builder { tensors: Vec::new(), len: 0, linears: 0, epsilon: a.norm.epsilon as f32 };
+        let (h, f) = (a.width, a.feed_forward);
+        let mut b = Builder { tensors: Vec::new(), len: 0, linears: 0, norm: a.norm };
         let embedding = EmbeddingLayout {
-            words: b.table(names.words, a.vocabulary, h),
-            positions: a.positions.map(|table| b.table(names.positions, table.rows, h)),
-            types: (a.token_types > 0).then(|| b.table(names.types, a.token_types, h)),
+            words: b.table(names.words, [a.vocabulary, h], Kind::Matrix),
+            positions: a.positions.map(|table| b.table(names.positions, [table.rows, h], Kind::Matrix)),
+            types: (a.token_types > 0).then(|| b.table(names.types, [a.token_types, h], Kind::Matrix)),
             norm: b.norm(names.embedding_norm, h),
         };
         let embeddings = 0..b.len;
-        let mut layer = |index: usize| {
+        let relative_bias =
+            a.relative_bias.map(|rows| b.table(names.relative_bias, [rows, a.heads], Kind::RelativeBias));
+        let mut layer = |(index, shape): (usize, &LayerShape)| {
             let name = |part: &str| format!("{}.{index}.{part}", names.layers);
             let inputs: Vec<String> = names.attention_inputs.iter().map(|part| name(part)).collect();
             LayerLayout {
                 attention_inputs: b.linear(&inputs, 3 * h, h, a.attention_bias),
                 attention_output: b.linear(&[name(names.attention_output)], h, h, a.attention_bias),
-                attention_norm: b.norm(&name(names.attention_norm), h),
-                feed_forward_input: b.linear(&[name(names.feed_forward_input)], f, h, a.feed_forward.bias),
-                feed_forward_output: b.linear(&[name(names.feed_forward_output)], h, f, a.feed_forward.bias),
+                attention_norm: shape.attention_norm.then(|| b.norm(&name(names.attention_norm), h)),
+                feed_forward_input: b.linear(&[name(names.feed_forward_input)], f.outputs(), h, f.bias),
+                feed_forward_output: b.linear(&[name(names.feed_forward_output)], h, f.width, f.bias),
                 feed_forward_norm: b.norm(&name(names.feed_forward_norm), h),
             }
         };
-        let layers = (0..a.layers.len()).map(&mut layer).collect();
+        let layers = a.layers.iter().enumerate().map(&mut layer).collect();
+        let final_norm = match a.norm.place {
+            NormPlace::After => None,
+            NormPlace::Before => Some(b.norm(names.final_norm, h)),
+        };
         let Builder { tensors, len, .. } = b;
-        Self { tensors, embedding, layers, embeddings, len }
+        Self { tensors, embedding, relative_bias, layers, final_norm, embeddings, len }
     }
 
     /// Every tensor, in buffer order.

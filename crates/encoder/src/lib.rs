@@ -58,7 +58,9 @@ mod transformer;
 mod weights;
 
 pub use activations::{Keep, Recompute};
-pub use architecture::{Architecture, DropoutRates, FeedForwardShape, LayerShape, NormShape, PositionTable};
+pub use architecture::{
+    Architecture, DropoutRates, FeedForwardShape, LayerShape, NormPlace, NormShape, PositionTable,
+};
 pub use config::ModelConfig;
 pub use encoder::{Bf16Encoder, Embedder, Encoder};
 pub use error::EncoderError;

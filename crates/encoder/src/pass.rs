@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use contaccum_kernels::{Partials, TokenRows, attention_scratch_len, resident_zeros};
+use contaccum_kernels::{BUCKETS, Partials, Rotary, TokenRows, attention_scratch_len, resident_zeros};
 
 use crate::activations::{Activations, Keep};
-use crate::architecture::PositionTable;
+use crate::architecture::{NormPlace, PositionTable};
 use crate::{Architecture, ModelConfig, PackedTokens};
 
 /// The largest pack a pass can take.
@@ -48,7 +48,7 @@ pub struct Pass {
 impl Pass {
     /// Allocates a pass for packs within `limits`.
     pub fn new(config: &ModelConfig, limits: PassLimits) -> Self {
-        let Architecture { width, positions: table, .. } = *config.architecture();
+        let &Architecture { width, positions: table, .. } = config.architecture();
         Self {
             limits,
             first_row: 0,
@@ -164,26 +164,56 @@ impl Pass {
 /// the other.
 pub struct Workspace {
     pub(crate) activations: Activations,
+    /// Hidden states, `[tokens, width]`, and so are the next two.
     pub(crate) hidden: Vec<f32>,
     pub(crate) gradient: Vec<f32>,
     pub(crate) branch: Vec<f32>,
     pub(crate) wide: Vec<f32>,
     pub(crate) scratch: Vec<f32>,
+    /// Of every head of every sequence, the gradient of the relative bias.
+    pub(crate) bias_parts: Vec<f32>,
+    pub(crate) rotaries: Vec<Rotary>,
     pub(crate) partials: Partials,
+}
+
+/// Numbers in the buffers of a workspace beside its activations.
+struct Sizes {
+    hidden: usize,
+    gradient: usize,
+    branch: usize,
+    wide: usize,
+    bias_parts: usize,
+}
+
+impl Sizes {
+    fn new(a: &Architecture, limits: PassLimits, keep: Keep) -> Self {
+        let (hidden, backward) = (limits.tokens * a.width, matches!(keep, Keep::ForBackward { .. }));
+        let bias_parts = limits.sequences * a.heads * BUCKETS;
+        Self {
+            hidden,
+            gradient: if backward { hidden } else { 0 },
+            branch: if backward || a.norm.place == NormPlace::Before { hidden } else { 0 },
+            wide: limits.tokens * a.wide(),
+            bias_parts: if backward && a.relative_bias.is_some() { bias_parts } else { 0 },
+        }
+    }
 }
 
 impl Workspace {
     /// Allocates a workspace for passes within `limits` each; without a backward pass it is smaller.
     pub fn new(config: &ModelConfig, limits: PassLimits, keep: Keep) -> Self {
         let a = config.architecture();
-        let backward = backward_tokens(limits, keep);
+        let sizes = Sizes::new(a, limits, keep);
+        let rotary = |base: &f64| Rotary::new(*base, a.head_width(), limits.longest);
         Self {
             activations: Activations::new(a, limits.tokens, keep),
-            hidden: resident_zeros(limits.tokens * a.width),
-            gradient: resident_zeros(backward * a.width),
-            branch: resident_zeros(backward * a.width),
-            wide: resident_zeros(limits.tokens * a.widest()),
+            hidden: resident_zeros(sizes.hidden),
+            gradient: resident_zeros(sizes.gradient),
+            branch: resident_zeros(sizes.branch),
+            wide: resident_zeros(sizes.wide),
             scratch: resident_zeros(attention_scratch_len(limits.longest, contaccum_kernels::threads())),
+            bias_parts: resident_zeros(sizes.bias_parts),
+            rotaries: a.rotary_bases.iter().map(rotary).collect(),
             partials: Partials::new(a.widest()),
         }
     }
@@ -196,16 +226,39 @@ impl Workspace {
     /// Bytes of scratch that [`Workspace::new`] allocates in a pool of `threads`.
     pub fn scratch_bytes(config: &ModelConfig, limits: PassLimits, keep: Keep, threads: usize) -> usize {
         let a = config.architecture();
-        let floats = limits.tokens * (a.width + a.widest())
-            + 2 * backward_tokens(limits, keep) * a.width
-            + attention_scratch_len(limits.longest, threads);
-        floats * size_of::<f32>() + Partials::memory_bytes(a.widest(), threads)
+        let Sizes { hidden, gradient, branch, wide, bias_parts } = Sizes::new(a, limits, keep);
+        let scratch = attention_scratch_len(limits.longest, threads);
+        let rotaries = a.rotary_bases.len() * Rotary::memory_bytes(a.head_width(), limits.longest);
+        (hidden + gradient + branch + wide + bias_parts + scratch) * size_of::<f32>()
+            + rotaries
+            + Partials::memory_bytes(a.widest(), threads)
     }
 }
 
-fn backward_tokens(limits: PassLimits, keep: Keep) -> usize {
-    match keep {
-        Keep::ForBackward { .. } => limits.tokens,
-        Keep::Nothing => 0,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TokenSequence;
+
+    fn position_rows(fields: serde_json::Value, ids: &[u32]) -> Vec<u32> {
+        let config = ModelConfig::from_fields(fields.as_object().unwrap()).unwrap();
+        let mut pass = Pass::new(&config, PassLimits { tokens: 16, sequences: 2, longest: 8 });
+        pass.push(&TokenSequence { ids: vec![4, 4], second_segment: 2 }, 0);
+        pass.push(&TokenSequence { ids: ids.to_vec(), second_segment: ids.len() }, 0);
+        assert_eq!(pass.rows().positions[2..], (0..ids.len() as u32).collect::<Vec<_>>());
+        pass.position_rows().to_vec()
+    }
+
+    #[test]
+    fn a_padding_token_inside_a_text_takes_the_row_of_padding_and_no_position() {
+        let ids = [0, 1, 5, 1, 1, 7, 2];
+        let roberta = serde_json::json!({ "model_type": "roberta" });
+        assert_eq!(position_rows(roberta, &ids), [2, 3, 2, 1, 3, 1, 1, 4, 5]);
+        let moved = serde_json::json!({ "model_type": "roberta", "pad_token_id": 5 });
+        assert_eq!(position_rows(moved, &ids), [6, 7, 6, 7, 5, 8, 9, 10, 11]);
+        let bert = serde_json::json!({ "model_type": "bert", "pad_token_id": 1 });
+        assert_eq!(position_rows(bert, &ids), [0, 1, 0, 1, 2, 3, 4, 5, 6]);
+        let modernbert = serde_json::json!({ "model_type": "modernbert" });
+        assert!(position_rows(modernbert, &ids).is_empty());
     }
 }

@@ -153,7 +153,7 @@ pub fn random_weights(config: &ModelConfig, layout: &Layout, seed: u64) -> Vec<f
         match tensor.kind {
             Kind::Bias => {}
             Kind::Scale => values.fill(1.0),
-            Kind::Matrix => values.fill_with(|| {
+            Kind::Matrix | Kind::RelativeBias => values.fill_with(|| {
                 let unit: f32 = StandardNormal.sample(&mut generator);
                 deviation * unit
             }),

@@ -19,7 +19,7 @@ const WIDTH: usize = 384;
 const WIDE: usize = 4 * WIDTH;
 const HEADS: usize = 12;
 const WORDS: usize = 30_522;
-const SHAPE: AttentionShape = AttentionShape { heads: HEADS, head_width: WIDTH / HEADS };
+const SHAPE: AttentionShape = AttentionShape { heads: HEADS, head_width: WIDTH / HEADS, window: None };
 
 fn main() {
     divan::main();
@@ -68,10 +68,12 @@ fn attention(bencher: Bencher, products: usize, backward: bool) {
     let mut gradient = vec![0.0; qkv.len()];
     let mut scratch = vec![0.0; attention_scratch_len(LENGTH, contaccum_kernels::threads())];
     let mask = Some((&dropout, Site::attention(0)));
-    attention_forward(SHAPE, &qkv, &offsets, &keys, mask, &mut context, &mut lse, &mut scratch);
+    attention_forward(SHAPE, &qkv, &offsets, &keys, None, mask, &mut context, &mut lse, &mut scratch);
     let operations = products * 2 * SEQUENCES * LENGTH * LENGTH * WIDTH;
     bencher.counter(ItemsCount::new(operations)).bench_local(|| match backward {
-        false => attention_forward(SHAPE, &qkv, &offsets, &keys, mask, &mut context, &mut lse, &mut scratch),
+        false => {
+            attention_forward(SHAPE, &qkv, &offsets, &keys, None, mask, &mut context, &mut lse, &mut scratch)
+        }
         true => attention_backward(
             SHAPE,
             &qkv,
@@ -79,6 +81,7 @@ fn attention(bencher: Bencher, products: usize, backward: bool) {
             &lse,
             &offsets,
             &keys,
+            None,
             mask,
             &upstream,
             &mut gradient,
@@ -117,7 +120,7 @@ fn backward_gelu(bencher: Bencher) {
 #[divan::bench(name = "residual_layer_norm_forward", sample_count = 50)]
 fn forward_norm(bencher: Bencher) {
     let (weight, bias, rows, dropout) = (vec![1.0; WIDTH], vec![0.0; WIDTH], Rows::new(), dropout());
-    let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
+    let norm = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-12 };
     let (mut branch, mut hidden, mut rstd) =
         (values(TOKENS * WIDTH), values(TOKENS * WIDTH), vec![0.0; TOKENS]);
     let mask = Some((&dropout, Site::attention_output(0), rows.view()));
@@ -152,7 +155,7 @@ fn backward_norm(bencher: Bencher) {
 #[divan::bench(name = "layer_norm_output", sample_count = 50)]
 fn norm_again(bencher: Bencher) {
     let (weight, bias) = (vec![1.0; WIDTH], vec![0.0; WIDTH]);
-    let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
+    let norm = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-12 };
     let (xhat, mut out) = (values(TOKENS * WIDTH), vec![0.0; TOKENS * WIDTH]);
     bencher.counter(floats(2 * xhat.len())).bench_local(|| layer_norm_output(norm, &xhat, &mut out));
 }
@@ -167,7 +170,7 @@ fn column_sums(bencher: Bencher) {
 fn embedding(bencher: Bencher, backward: bool) {
     let (words, positions, types) = (values(WORDS * WIDTH), values(512 * WIDTH), values(2 * WIDTH));
     let (weight, bias, rows, dropout) = (vec![1.0; WIDTH], vec![0.0; WIDTH], Rows::new(), dropout());
-    let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 };
+    let norm = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-12 };
     let tables = EmbeddingTables { words: &words, positions: Some(&positions), types: Some(&types), norm };
     let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 104_729 % 30_000) as u32).collect();
     let kinds = vec![0u8; TOKENS];
@@ -192,7 +195,7 @@ fn embedding(bencher: Bencher, backward: bool) {
                 Some(&dropout),
                 &mut hidden,
                 &mut scratch,
-                EmbeddingGradients { words, positions, types, norm_weight, norm_bias },
+                EmbeddingGradients { words, positions, types, norm_weight, norm_bias: Some(norm_bias) },
                 &mut partials,
             );
         }

@@ -29,7 +29,7 @@ fn gelu(x: f32) -> f32 {
 
 /// Value and derivative.
 #[inline(always)]
-fn gelu_with_slope(x: f32) -> (f32, f32) {
+pub(crate) fn gelu_with_slope(x: f32) -> (f32, f32) {
     const INV_SQRT_2PI: f32 = 0.398_942_3;
     let p = phi(x);
     let density = INV_SQRT_2PI * exp(-0.5 * x * x);
@@ -52,7 +52,7 @@ fn gelu_tanh(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn gelu_tanh_with_slope(x: f32) -> (f32, f32) {
+pub(crate) fn gelu_tanh_with_slope(x: f32) -> (f32, f32) {
     let g = gate(x);
     let slope_of_twice_u = SQRT_8_OVER_PI * mul_add(3.0 * CUBIC * x, x, 1.0);
     (x * g, mul_add(x * g * (1.0 - g), slope_of_twice_u, g))
@@ -64,7 +64,7 @@ fn relu(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn relu_with_slope(x: f32) -> (f32, f32) {
+pub(crate) fn relu_with_slope(x: f32) -> (f32, f32) {
     (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 })
 }
 

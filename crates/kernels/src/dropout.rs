@@ -25,6 +25,11 @@ impl Site {
         Self((layer as u32 + 1) << 12 | 1)
     }
 
+    /// Dropout between the feed-forward products of a layer.
+    pub fn feed_forward_inner(layer: usize) -> Self {
+        Self((layer as u32 + 1) << 12 | 2)
+    }
+
     /// Dropout on the attention probabilities of a layer; each head is a site of its own.
     pub fn attention(layer: usize) -> Self {
         Self((layer as u32 + 1) << 12 | 16)
@@ -114,7 +119,20 @@ impl Dropout {
     /// Multiplies a row by its mask.
     #[inline(always)]
     pub(crate) fn apply(&self, site: Site, sequence_key: u32, row: u32, values: &mut [f32]) {
-        for (strip, chunk) in values.chunks_mut(STRIP).enumerate() {
+        self.apply_from(site, sequence_key, row, 0, values);
+    }
+
+    /// Multiplies columns `first_strip * STRIP ..` of a row by their mask.
+    #[inline(always)]
+    pub(crate) fn apply_from(
+        &self,
+        site: Site,
+        sequence_key: u32,
+        row: u32,
+        first_strip: usize,
+        values: &mut [f32],
+    ) {
+        for (strip, chunk) in (first_strip..).zip(values.chunks_mut(STRIP)) {
             let multipliers = self.strip(site, sequence_key, row, strip);
             for (v, m) in chunk.iter_mut().zip(&multipliers) {
                 *v *= m;

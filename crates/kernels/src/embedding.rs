@@ -6,8 +6,9 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::dropout::{Dropout, Site, TokenRows};
-use crate::layer_norm::{LayerNorm, norm_parameter_sums, normalize_row, normalize_row_backward};
-use crate::math::mul_add;
+use crate::layer_norm::{
+    LayerNorm, norm_parameter_sums, normalize_row, normalize_row_backward, scale_in_place,
+};
 use crate::parallel::{Partials, Shared, add, rows_per_part};
 
 /// The tables, each `[entries, width]`, and the LayerNorm behind them.
@@ -62,8 +63,8 @@ pub struct EmbeddingGradients<'a> {
     pub types: &'a mut [f32],
     /// LayerNorm weight.
     pub norm_weight: &'a mut [f32],
-    /// LayerNorm bias.
-    pub norm_bias: &'a mut [f32],
+    /// LayerNorm bias, where there is one.
+    pub norm_bias: Option<&'a mut [f32]>,
 }
 
 /// `hidden[t] = dropout(LayerNorm(word[t] + position[t] + type[t]))`, `[tokens, width]`; `rows` key the dropout.
@@ -97,9 +98,7 @@ fn forward_rows(
     for (t, out) in (first..).zip(hidden.chunks_exact_mut(tables.width())) {
         tables.gather(&indices, t, out);
         normalize_row(out, tables.norm.epsilon);
-        for ((o, w), b) in out.iter_mut().zip(tables.norm.weight).zip(tables.norm.bias) {
-            *o = mul_add(*w, *o, *b);
-        }
+        scale_in_place(&tables.norm, out);
         if let Some(dropout) = dropout {
             dropout.apply(Site::EMBEDDINGS, rows.keys[t], rows.positions[t], out);
         }
@@ -133,7 +132,9 @@ pub fn embedding_backward(
             backward_rows(tables, indices, part * per_part, rows, dropout, gradient, scratch, sums);
         });
     partials.add_to(tokens, 2 * width, 0, gradients.norm_weight);
-    partials.add_to(tokens, 2 * width, width, gradients.norm_bias);
+    if let Some(norm_bias) = gradients.norm_bias {
+        partials.add_to(tokens, 2 * width, width, norm_bias);
+    }
     scatter(indices.words, gradient, width, gradients.words);
     if tables.positions.is_some() {
         scatter(indices.positions, gradient, width, gradients.positions);
@@ -195,13 +196,13 @@ mod tests {
 
     #[test]
     fn forward_and_backward_agree_with_float64_where_tokens_repeat() {
-        for has in [[true, true], [true, false], [false, false]] {
+        for has in [[true, true, true], [true, false, true], [false, false, false]] {
             check(has);
         }
     }
 
-    /// With tables of positions and of types, or without.
-    fn check(has: [bool; 2]) {
+    /// With tables of positions and of types and a bias of the LayerNorm, or without.
+    fn check(has: [bool; 3]) {
         let (vocabulary, longest, width) = (5usize, 4usize, 19usize);
         let ids = [3u32, 1, 3, 3, 0, 4];
         let types = [0u8, 0, 1, 1, 0, 1];
@@ -226,7 +227,8 @@ mod tests {
                 let mean = s.iter().sum::<f64>() / width as f64;
                 let variance = s.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64;
                 out.extend((0..width).map(|c| {
-                    let y = (s[c] - mean) / (variance + 1e-12).sqrt() * x[3][c] + x[4][c];
+                    let y = (s[c] - mean) / (variance + 1e-12).sqrt() * x[3][c]
+                        + if has[2] { x[4][c] } else { 0.0 };
                     y * dropout.multiplier(Site::EMBEDDINGS, keys[t], positions[t], c) as f64
                 }));
             }
@@ -247,7 +249,7 @@ mod tests {
             words: &inputs[0],
             positions: has[0].then_some(&inputs[1]),
             types: has[1].then_some(&inputs[2]),
-            norm: LayerNorm { weight: &inputs[3], bias: &inputs[4], epsilon: 1e-12 },
+            norm: LayerNorm { weight: &inputs[3], bias: has[2].then_some(&inputs[4]), epsilon: 1e-12 },
         };
         let indices = EmbeddingIndices {
             words: &ids,
@@ -261,6 +263,7 @@ mod tests {
 
         let mut got: Vec<Vec<f32>> = sizes.iter().map(|n| vec![0.0; *n]).collect();
         let [words, positions, types, norm_weight, norm_bias] = got.as_mut_slice() else { unreachable!() };
+        let norm_bias = has[2].then_some(norm_bias.as_mut_slice());
         let mut gradient = output_weights.clone();
         embedding_backward(
             tables,

@@ -16,8 +16,8 @@ use crate::parallel::{Partials, add, rows_per_part};
 pub struct LayerNorm<'a> {
     /// Scale of each column.
     pub weight: &'a [f32],
-    /// Shift of each column.
-    pub bias: &'a [f32],
+    /// Shift of each column, where there is one.
+    pub bias: Option<&'a [f32]>,
     /// Added to the variance.
     pub epsilon: f32,
 }
@@ -47,13 +47,39 @@ pub(crate) fn normalize_row_backward(gradient: &mut [f32], xhat: &[f32], rstd: f
 }
 
 #[inline(always)]
-fn scale_and_shift(norm: &LayerNorm, xhat: &[f32], out: &mut [f32]) {
-    for (((o, x), w), b) in out.iter_mut().zip(xhat).zip(norm.weight).zip(norm.bias) {
-        *o = mul_add(*w, *x, *b);
+pub(crate) fn scale_and_shift(norm: &LayerNorm, xhat: &[f32], out: &mut [f32]) {
+    match norm.bias {
+        Some(bias) => {
+            for (((o, x), w), b) in out.iter_mut().zip(xhat).zip(norm.weight).zip(bias) {
+                *o = mul_add(*w, *x, *b);
+            }
+        }
+        None => {
+            for ((o, x), w) in out.iter_mut().zip(xhat).zip(norm.weight) {
+                *o = w * x;
+            }
+        }
     }
 }
 
-/// `out = weight · xhat + bias`, all `[rows, norm.weight.len()]`.
+/// [`scale_and_shift`] of a row in place.
+#[inline(always)]
+pub(crate) fn scale_in_place(norm: &LayerNorm, row: &mut [f32]) {
+    match norm.bias {
+        Some(bias) => {
+            for ((x, w), b) in row.iter_mut().zip(norm.weight).zip(bias) {
+                *x = mul_add(*w, *x, *b);
+            }
+        }
+        None => {
+            for (x, w) in row.iter_mut().zip(norm.weight) {
+                *x *= w;
+            }
+        }
+    }
+}
+
+/// `out = weight · xhat (+ bias)`, all `[rows, norm.weight.len()]`.
 pub fn layer_norm_output(norm: LayerNorm, xhat: &[f32], out: &mut [f32]) {
     let cols = norm.weight.len();
     let chunk = rows_per_part(xhat.len() / cols) * cols;
@@ -250,7 +276,7 @@ mod tests {
                 let expected: Vec<Vec<f64>> =
                     (0..5).map(|i| numeric_gradient(&inputs64[i], |x| arguments(i, x))).collect();
 
-                let norm = LayerNorm { weight: &inputs[3], bias: &inputs[4], epsilon: EPSILON as f32 };
+                let norm = LayerNorm { weight: &inputs[3], bias: Some(&inputs[4]), epsilon: EPSILON as f32 };
                 let (mut branch, mut hidden) = (inputs[0].clone(), inputs[2].clone());
                 let mut rstd = vec![0.0; rows];
                 residual_layer_norm_forward(norm, &mut branch, &inputs[1], dropout, &mut hidden, &mut rstd);

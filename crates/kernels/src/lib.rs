@@ -21,24 +21,31 @@ mod attention;
 mod bf16;
 mod dropout;
 mod embedding;
+mod gated;
 mod layer_norm;
 mod linear;
 mod math;
 mod matrix;
 mod parallel;
 mod pooling;
+mod pre_norm;
+mod relative_bias;
 mod resident;
+mod rotary;
 #[cfg(test)]
 mod testing;
 
 pub use activation::{Activation, activation_backward, activation_forward};
 pub use adamw::{AdamW, adamw, squared_norm};
-pub use attention::{AttentionShape, attention_backward, attention_forward, attention_scratch_len};
+pub use attention::{
+    AttentionShape, RelativeBias, attention_backward, attention_forward, attention_scratch_len,
+};
 pub use bf16::{Bf16Weight, NoBf16};
 pub use dropout::{Dropout, Site, TokenRows};
 pub use embedding::{
     EmbeddingGradients, EmbeddingIndices, EmbeddingTables, embedding_backward, embedding_forward,
 };
+pub use gated::{gated_backward, gated_forward};
 pub use layer_norm::{
     LayerNorm, layer_norm_output, residual_layer_norm_backward, residual_layer_norm_forward,
 };
@@ -46,7 +53,10 @@ pub use linear::{add_column_sums, set_rows};
 pub use matrix::{Mat, MatMut, matmul, matmul_on_this_thread};
 pub use parallel::Partials;
 pub use pooling::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+pub use pre_norm::{layer_norm_backward, layer_norm_forward, residual_backward, residual_forward};
+pub use relative_bias::BUCKETS;
 pub use resident::resident_zeros;
+pub use rotary::{Rotary, Turn};
 
 /// Threads of the current pool.
 pub fn threads() -> usize {

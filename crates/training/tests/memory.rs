@@ -40,7 +40,7 @@ fn trainer(config: &TrainConfig, shape: &ModelConfig) -> Trainer {
         let weights = random_weights(shape, &Layout::new(shape), 1);
         Encoder::new(shape.clone(), ModelSettings::plain(shape), weights)
     };
-    Trainer::new(config.clone(), encoder(), Some(encoder()), 10).unwrap()
+    Trainer::new(config.clone(), encoder(), (!config.tied).then(encoder), 10).unwrap()
 }
 
 /// Rows of different lengths, none longer than the configuration says.
@@ -120,7 +120,7 @@ fn frozen_embeddings_stay_and_are_left_out_of_the_gradient_norm() {
 /// Set in the process that measures: the number of the setting.
 const CHILD: &str = "CONTACCUM_MEASURED_SETTING";
 
-fn measured_settings() -> [TrainConfig; 2] {
+fn measured_settings() -> Vec<(ModelConfig, TrainConfig)> {
     let long = TrainConfig { local_batch_size: 16, passage_max_length: 128, ..config() };
     let lean = TrainConfig {
         recompute: Recompute::Layer,
@@ -128,7 +128,27 @@ fn measured_settings() -> [TrainConfig; 2] {
         max_tokens: Some(8 * long.row_tokens()),
         ..long.clone()
     };
-    [long, lean]
+    let bert = shape(256, 20_000);
+    let of = |fields: serde_json::Value| ModelConfig::from_fields(fields.as_object().unwrap()).unwrap();
+    let mpnet = of(serde_json::json!({
+        "model_type": "mpnet", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 1024, "vocab_size": 20_000, "max_position_embeddings": 130,
+    }));
+    let modernbert = of(serde_json::json!({
+        "model_type": "modernbert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "intermediate_size": 384, "vocab_size": 20_000, "local_attention": 32,
+    }));
+    let tied = TrainConfig { tied: true, ..long.clone() };
+    let selective = TrainConfig { recompute: Recompute::Selective, ..long.clone() };
+    vec![
+        (bert.clone(), long.clone()),
+        (bert, lean.clone()),
+        (mpnet.clone(), long.clone()),
+        (mpnet, lean.clone()),
+        (modernbert.clone(), tied),
+        (modernbert.clone(), selective),
+        (modernbert, lean),
+    ]
 }
 
 /// Planned and peak bytes of a setting in a process of its own, which runs this test again.
@@ -149,9 +169,9 @@ fn measure(setting: usize) -> [usize; 2] {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_plan_covers_what_is_resident_and_little_more() {
-    let shape = shape(256, 20_000);
     if let Ok(setting) = std::env::var(CHILD) {
-        let config = &measured_settings()[setting.parse::<usize>().unwrap()];
+        let (shape, config) = measured_settings().swap_remove(setting.parse().unwrap());
+        let config = &config;
         let before = resident_memory().current_bytes.unwrap() as usize;
         let plan = Trainer::memory_plan(config, &shape, contaccum_kernels::threads()).unwrap();
         let planned = plan.total_bytes() - plan.program_bytes + before + HEAP_BYTES;

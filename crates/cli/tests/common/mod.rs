@@ -1,6 +1,6 @@
 //! A small data set, a small random model, and the program run on them.
 
-mod setup;
+pub mod setup;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -27,14 +27,19 @@ pub fn write_model(folder: &Path, tokenizer: &TextTokenizer, num_hidden_layers: 
         ..BertConfig::default()
     })
     .unwrap();
-    let layout = Layout::new(&config);
-    let weights = random_weights(&config, &layout, 7);
+    write_model_of(folder, tokenizer, &config);
+}
+
+/// Writes a random model of this configuration.
+pub fn write_model_of(folder: &Path, tokenizer: &TextTokenizer, config: &ModelConfig) {
+    let layout = Layout::new(config);
+    let weights = random_weights(config, &layout, 7);
     let card = ModelCard {
         title: "a small random model".into(),
         base_model: None,
         pair: None,
         training: Vec::new(),
     };
-    let settings = ModelSettings::plain(&config);
-    export_folder(folder, &config, &layout, &weights, tokenizer, &settings, &card).unwrap();
+    let settings = ModelSettings::plain(config);
+    export_folder(folder, config, &layout, &weights, tokenizer, &settings, &card).unwrap();
 }

@@ -1,7 +1,10 @@
 //! Attention from a layer's input to the product behind it.
 
+use std::ops::Range;
+
 use contaccum_kernels::{
-    AttentionShape, Dropout, Partials, Site, add_column_sums, attention_backward, attention_forward,
+    AttentionShape, Dropout, Partials, RelativeBias, Rotary, Site, Turn, add_column_sums, attention_backward,
+    attention_forward,
 };
 
 use super::{Linear, Saved, Weights};
@@ -15,6 +18,8 @@ pub(crate) struct Attention<'a> {
     /// Query, key and value side by side.
     pub inputs: &'a Linear,
     pub output: &'a Linear,
+    pub rotary: Option<&'a Rotary>,
+    pub relative_bias: Option<&'a Range<usize>>,
     pub dropout: Option<(&'a Dropout, Site)>,
 }
 
@@ -28,7 +33,7 @@ pub(crate) struct Attended<'a> {
 impl Attention<'_> {
     /// The inputs cost a matrix product to make again, the rest the attention itself.
     pub fn saved(architecture: &Architecture) -> [Saved; 3] {
-        let Architecture { width, heads, .. } = *architecture;
+        let &Architecture { width, heads, .. } = architecture;
         let attended: &[Recompute] = &[Recompute::None, Recompute::Selective];
         [
             Saved { width: 3 * width, kept_under: &[Recompute::None] },
@@ -38,8 +43,11 @@ impl Attention<'_> {
     }
 
     /// Query, key and value of the layer's input.
-    pub fn project(&self, weights: Weights, input: &[f32], qkv: &mut [f32]) {
+    pub fn project(&self, weights: Weights, pass: &Pass, input: &[f32], qkv: &mut [f32]) {
         self.inputs.forward(weights, input, qkv);
+        if let Some(rotary) = self.rotary {
+            rotary.turn(qkv, self.shape.heads, pass.rows().positions, Turn::Forward);
+        }
     }
 
     /// From query, key and value to the last product, without its bias, in `branch`.
@@ -57,6 +65,7 @@ impl Attention<'_> {
             qkv,
             pass.tokens.offsets(),
             &pass.sequence_keys,
+            self.relative_bias.map(|range| &weights.values[range.clone()]),
             self.dropout,
             context,
             log_sum_exp,
@@ -78,6 +87,7 @@ impl Attention<'_> {
         qkv_gradient: &mut [f32],
         gradient: &mut Gradient,
         scratch: &mut [f32],
+        bias_parts: &mut [f32],
         partials: &mut Partials,
     ) {
         let Attended { qkv, context, log_sum_exp } = saved;
@@ -90,11 +100,19 @@ impl Attention<'_> {
             log_sum_exp,
             pass.tokens.offsets(),
             &pass.sequence_keys,
+            self.relative_bias.map(|range| RelativeBias {
+                table: &weights.values[range.clone()],
+                gradient: &mut gradient[range.clone()],
+                parts: bias_parts,
+            }),
             self.dropout,
             context_gradient,
             qkv_gradient,
             scratch,
         );
+        if let Some(rotary) = self.rotary {
+            rotary.turn(qkv_gradient, self.shape.heads, pass.rows().positions, Turn::Backward);
+        }
         if let Some(bias) = &self.inputs.bias {
             add_column_sums(qkv_gradient, &mut gradient[bias.clone()], partials);
         }

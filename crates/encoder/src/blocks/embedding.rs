@@ -47,7 +47,7 @@ impl Embedding<'_> {
         let [words, norm_weight, norm_bias, positions, types] = gradient.disjoint_of([
             Some(words),
             Some(&norm.weight),
-            Some(&norm.bias),
+            norm.bias.as_ref(),
             positions.as_ref(),
             types.as_ref(),
         ]);
@@ -58,7 +58,13 @@ impl Embedding<'_> {
             self.dropout.as_ref(),
             upstream,
             scratch,
-            EmbeddingGradients { words, positions, types, norm_weight, norm_bias },
+            EmbeddingGradients {
+                words,
+                positions,
+                types,
+                norm_weight,
+                norm_bias: norm.bias.is_some().then_some(norm_bias),
+            },
             partials,
         );
     }

@@ -8,6 +8,7 @@ mod embedding;
 mod feed_forward;
 mod linear;
 mod norm;
+mod residual;
 
 use contaccum_kernels::Bf16Weight;
 
@@ -15,7 +16,8 @@ pub(crate) use attention::{Attended, Attention};
 pub(crate) use embedding::Embedding;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use linear::Linear;
-pub(crate) use norm::{BranchDropout, Norm, Normalised};
+pub(crate) use norm::{Norm, Normalised};
+pub(crate) use residual::Residual;
 
 use crate::Recompute;
 
@@ -34,4 +36,9 @@ pub(crate) struct Weights<'a> {
 pub(crate) struct Saved {
     pub width: usize,
     pub kept_under: &'static [Recompute],
+}
+
+impl Saved {
+    /// Of an architecture that does without.
+    pub const NOTHING: Self = Self { width: 0, kept_under: &[] };
 }

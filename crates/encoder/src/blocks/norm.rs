@@ -1,26 +1,21 @@
-//! A LayerNorm behind a block, fused with the block's last bias, its dropout and its residual.
+//! A LayerNorm's parameters, and what it leaves behind.
 
 use std::ops::Range;
 
-use contaccum_kernels::{
-    Dropout, LayerNorm, Partials, Site, TokenRows, layer_norm_output, residual_layer_norm_backward,
-    residual_layer_norm_forward,
-};
+use contaccum_kernels::{LayerNorm, Partials, layer_norm_backward, layer_norm_output};
 
-use super::{Linear, Saved, Weights};
+use super::{Saved, Weights};
 use crate::Recompute;
+use crate::architecture::{Architecture, NormPlace};
 use crate::gradient::Gradient;
 
 /// Where a LayerNorm's parameters lie, and its constant.
 #[derive(Clone, Debug)]
 pub(crate) struct Norm {
     pub weight: Range<usize>,
-    pub bias: Range<usize>,
+    pub bias: Option<Range<usize>>,
     pub epsilon: f32,
 }
-
-/// What is dropped of a block's output, if anything is.
-pub(crate) type BranchDropout<'a> = Option<(&'a Dropout, Site, TokenRows<'a>)>;
 
 /// What a LayerNorm leaves behind: normalised rows and reciprocal standard deviations.
 pub(crate) struct Normalised<'a> {
@@ -28,37 +23,39 @@ pub(crate) struct Normalised<'a> {
     pub rstd: &'a mut [f32],
 }
 
+const NOT_WITH_THE_LAYER: &[Recompute] = &[Recompute::None, Recompute::Selective];
+
 impl Norm {
-    /// Behind attention: made again only with the whole layer.
-    pub fn saved_behind_attention(width: usize) -> [Saved; 2] {
-        [width, 1].map(|width| Saved { width, kept_under: &[Recompute::None, Recompute::Selective] })
+    /// Of attention: made again with the whole layer alone.
+    pub fn saved_of_attention(architecture: &Architecture) -> [Saved; 2] {
+        [architecture.width, 1].map(|width| Saved { width, kept_under: NOT_WITH_THE_LAYER })
     }
 
-    /// Behind the feed-forward block: the layer's output, from which all else is made again.
-    pub fn saved_behind_feed_forward(width: usize) -> [Saved; 2] {
-        [width, 1].map(|width| Saved { width, kept_under: &Recompute::ALL })
+    /// Of the feed-forward block: behind it they are the layer's output, from which all else is made again.
+    pub fn saved_of_feed_forward(architecture: &Architecture) -> [Saved; 2] {
+        let kept_under = match architecture.norm.place {
+            NormPlace::After => &Recompute::ALL,
+            NormPlace::Before => NOT_WITH_THE_LAYER,
+        };
+        [architecture.width, 1].map(|width| Saved { width, kept_under })
+    }
+
+    /// Behind the last layer, where norms stand before the blocks: its backward needs them.
+    pub fn saved_at_the_end(architecture: &Architecture) -> [Saved; 2] {
+        match architecture.norm.place {
+            NormPlace::After => [Saved::NOTHING; 2],
+            NormPlace::Before => {
+                [architecture.width, 1].map(|width| Saved { width, kept_under: &Recompute::ALL })
+            }
+        }
     }
 
     pub fn parameters<'a>(&self, weights: Weights<'a>) -> LayerNorm<'a> {
         LayerNorm {
             weight: &weights.values[self.weight.clone()],
-            bias: &weights.values[self.bias.clone()],
+            bias: self.bias.as_ref().map(|bias| &weights.values[bias.clone()]),
             epsilon: self.epsilon,
         }
-    }
-
-    /// `hidden = LayerNorm(dropout(branch + bias) + hidden)`, the branch being the product of `last` in `saved.xhat`.
-    pub fn forward(
-        &self,
-        weights: Weights,
-        last: &Linear,
-        dropout: BranchDropout,
-        saved: Normalised,
-        hidden: &mut [f32],
-    ) {
-        let bias = last.bias(weights).expect("blocks with a norm behind them have biases");
-        let Normalised { xhat, rstd } = saved;
-        residual_layer_norm_forward(self.parameters(weights), xhat, bias, dropout, hidden, rstd);
     }
 
     /// The output again, from the normalised rows.
@@ -66,33 +63,19 @@ impl Norm {
         layer_norm_output(self.parameters(weights), xhat, out);
     }
 
-    /// Backward of [`Norm::forward`]: `upstream` turns from the gradient of the output into that of the residual, `branch`
-    /// gets that of the product.
-    #[expect(clippy::too_many_arguments, reason = "one fused pass has these operands")]
+    /// Adds to `stream` the gradient of the stream by way of a norm, whose output's gradient `out` is used up.
     pub fn backward(
         &self,
         weights: Weights,
-        last: &Linear,
-        dropout: BranchDropout,
-        saved: Normalised,
-        upstream: &mut [f32],
-        branch: &mut [f32],
+        saved: &Normalised,
+        out: &mut [f32],
+        stream: &mut [f32],
         gradient: &mut Gradient,
         partials: &mut Partials,
     ) {
-        let bias = last.bias.as_ref().expect("blocks with a norm behind them have biases");
-        let [dw, db, dbranch] = gradient.disjoint([&self.weight, &self.bias, bias]);
+        let [dw, db] = gradient.disjoint_of([Some(&self.weight), self.bias.as_ref()]);
+        let gradients = (dw, self.bias.is_some().then_some(db));
         let weight = &weights.values[self.weight.clone()];
-        let Normalised { xhat, rstd } = saved;
-        residual_layer_norm_backward(
-            weight,
-            xhat,
-            rstd,
-            dropout,
-            upstream,
-            branch,
-            (dw, db, dbranch),
-            partials,
-        );
+        layer_norm_backward(weight, saved.xhat, saved.rstd, out, stream, gradients, partials);
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Decides, Family, Fields, Names};
-use crate::architecture::{DropoutRates, FeedForwardShape, LayerShape, NormShape, PositionTable};
+use crate::architecture::{DropoutRates, FeedForwardShape, LayerShape, NormPlace, NormShape, PositionTable};
 use crate::{Architecture, EncoderError, ModelConfig};
 
 pub(super) const BERT: Family =
@@ -22,6 +22,8 @@ pub(super) const NAMES: Names = Names {
     feed_forward_input: "intermediate.dense",
     feed_forward_output: "output.dense",
     feed_forward_norm: "output.LayerNorm",
+    relative_bias: "",
+    final_norm: "",
 };
 
 fn read(fields: &mut Fields) -> Result<Architecture, String> {
@@ -52,20 +54,28 @@ pub(super) fn body(fields: &mut Fields, default: Vocabulary) -> Result<Architect
         padding: fields.padding(default.padding, vocabulary, default.padding_decides)?,
         longest: positions,
         positions: Some(PositionTable { rows: positions, padding_row: None }),
+        rotary_bases: Vec::new(),
+        relative_bias: None,
         token_types: 0,
-        norm: NormShape { epsilon: fields.epsilon("layer_norm_eps", 1e-12)? },
+        norm: NormShape {
+            place: NormPlace::After,
+            bias: true,
+            epsilon: fields.epsilon("layer_norm_eps", 1e-12)?,
+        },
         heads,
         attention_bias: true,
         feed_forward: FeedForwardShape {
             width: fields.size("intermediate_size", 3072, 1..=1 << 20)?,
             activation: fields.activation("hidden_act")?,
+            gated: false,
             bias: true,
         },
-        layers: vec![LayerShape {}; layers],
+        layers: vec![LayerShape::PLAIN; layers],
         dropout: DropoutRates {
             embeddings: hidden_dropout,
             attention: fields.dropout("attention_probs_dropout_prob", 0.1)?,
             attention_output: hidden_dropout,
+            feed_forward_inner: 0.0,
             feed_forward_output: hidden_dropout,
         },
         initializer_range: fields.initializer_range()?,
@@ -130,7 +140,6 @@ impl TryFrom<BertConfig> for ModelConfig {
 
     fn try_from(config: BertConfig) -> Result<Self, EncoderError> {
         let Value::Object(fields) = json!(config) else { unreachable!("a structure is an object") };
-        Self::of(&BERT, &fields)
-            .map_err(|what| EncoderError::Unsupported { place: "model configuration".into(), what })
+        Self::from_fields(&fields)
     }
 }

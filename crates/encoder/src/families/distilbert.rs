@@ -2,7 +2,7 @@
 
 use super::{Decides, Family, Fields, Names};
 use crate::Architecture;
-use crate::architecture::{DropoutRates, FeedForwardShape, LayerShape, NormShape, PositionTable};
+use crate::architecture::{DropoutRates, FeedForwardShape, LayerShape, NormPlace, NormShape, PositionTable};
 
 pub(super) const DISTILBERT: Family = Family {
     model_type: "distilbert",
@@ -20,6 +20,8 @@ pub(super) const DISTILBERT: Family = Family {
         feed_forward_input: "ffn.lin1",
         feed_forward_output: "ffn.lin2",
         feed_forward_norm: "output_layer_norm",
+        relative_bias: "",
+        final_norm: "",
     },
     read,
 };
@@ -38,21 +40,25 @@ fn read(fields: &mut Fields) -> Result<Architecture, String> {
         padding: fields.padding(0, vocabulary, Decides::Neither)?,
         longest: positions,
         positions: Some(PositionTable { rows: positions, padding_row: None }),
+        rotary_bases: Vec::new(),
+        relative_bias: None,
         token_types: 0,
-        norm: NormShape { epsilon: 1e-12 },
+        norm: NormShape { place: NormPlace::After, bias: true, epsilon: 1e-12 },
         heads,
         attention_bias: true,
         feed_forward: FeedForwardShape {
             width: fields.size("hidden_dim", 3072, 1..=1 << 20)?,
             activation: fields.activation("activation")?,
+            gated: false,
             bias: true,
         },
-        layers: vec![LayerShape {}; layers],
+        layers: vec![LayerShape::PLAIN; layers],
         dropout: DropoutRates {
             embeddings: dropout,
             attention: fields.dropout("attention_dropout", 0.1)?,
             // transformers drops nothing of the attention block's output here.
             attention_output: 0.0,
+            feed_forward_inner: 0.0,
             feed_forward_output: dropout,
         },
         initializer_range: fields.initializer_range()?,

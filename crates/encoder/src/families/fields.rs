@@ -47,6 +47,16 @@ impl<'a> Fields<'a> {
         self.given.get(name).unwrap_or(&Value::Null)
     }
 
+    /// Whether the file gives a field as `null`.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.given.get(name).is_some_and(Value::is_null)
+    }
+
+    /// Writes what fields come to under one more name: transformers has changed the spelling.
+    pub fn respell(&mut self, name: &str, value: Value) {
+        self.read.insert(name.to_owned(), (value, Decides::Vectors));
+    }
+
     /// A field of the file, or the default where it is left out or `null`; a whole number may be written `2.0`.
     fn field<T: DeserializeOwned + Serialize>(
         &mut self,

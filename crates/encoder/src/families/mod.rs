@@ -4,6 +4,8 @@
 mod bert;
 mod distilbert;
 mod fields;
+mod modernbert;
+mod mpnet;
 mod roberta;
 
 use serde_json::{Map, Value};
@@ -43,11 +45,19 @@ pub(crate) struct Names {
     pub feed_forward_input: &'static str,
     pub feed_forward_output: &'static str,
     pub feed_forward_norm: &'static str,
+    pub relative_bias: &'static str,
+    pub final_norm: &'static str,
 }
 
 /// All families.
-pub(crate) const FAMILIES: [&Family; 4] =
-    [&bert::BERT, &roberta::ROBERTA, &roberta::XLM_ROBERTA, &distilbert::DISTILBERT];
+pub(crate) const FAMILIES: [&Family; 6] = [
+    &bert::BERT,
+    &roberta::ROBERTA,
+    &roberta::XLM_ROBERTA,
+    &distilbert::DISTILBERT,
+    &mpnet::MPNET,
+    &modernbert::MODERNBERT,
+];
 
 /// The family that a `config.json` names: by `model_type`, without one by its first architecture, without either BERT.
 pub(crate) fn family_of(fields: &Map<String, Value>) -> Result<&'static Family, String> {
