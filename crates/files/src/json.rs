@@ -66,7 +66,7 @@ pub fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>>
 /// Writes indented JSON, whole or not at all.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write(path, |file| {
         serde_json::to_writer_pretty(&mut *file, value)?;

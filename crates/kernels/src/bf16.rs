@@ -66,7 +66,7 @@ impl Bf16Weight {
     }
 
     /// `y = x Wᵀ`, or `y += x Wᵀ` with `accumulate`, for `x` `[rows, inputs]` and `y` `[rows, outputs]`, on the current
-    /// rayon pool. Each thread allocates room for [`BLOCK`] rounded rows.
+    /// rayon pool. Each thread allocates room for `BLOCK` rounded rows.
     ///
     /// # Panics
     /// When the shapes do not agree.

@@ -31,8 +31,8 @@ pub struct EvaluateArgs {
     /// Judgments: BEIR's qrels .tsv or TREC's qrels
     #[arg(long, value_name = "FILE", required_unless_present = "answers")]
     pub qrels: Option<PathBuf>,
-    /// Measures, named as in ir_measures, in any case: nDCG[@k], RR[@k], AP[@k], R@k, P@k, Success@k
     #[arg(
+        help = "Measures, named as in ir_measures, in any case: nDCG[@k], RR[@k], AP[@k], R@k, P@k, Success@k",
         long,
         value_name = "LIST",
         value_delimiter = ',',
