@@ -108,6 +108,9 @@ impl TrainConfig {
                 "false with no_duplicates, which leaves out rows that would be duplicates (keep one)",
             );
         }
+        if let Some(least) = self.min_learning_rate.filter(|least| *least > self.learning_rate) {
+            return setting("min_learning_rate", format!("{least} is above learning_rate (lower it)"));
+        }
         if self.similarity == Similarity::Cosine && self.normalize == Some(false) {
             return setting(
                 "normalize",
@@ -185,6 +188,7 @@ mod tests {
             ("temperature = 0.0", "temperature"),
             ("temperature = nan", "temperature"),
             ("learning_rate = -1.0", "learning_rate"),
+            ("learning_rate = 1e-5\nmin_learning_rate = 1e-4", "min_learning_rate"),
             ("dropout = 1.0", "dropout"),
             ("adam_beta2 = 1.0", "adam_beta2"),
             ("adam_epsilon = 0.0", "adam_epsilon"),

@@ -63,6 +63,12 @@ impl TrainConfig {
         }
     }
 
+    /// Learning rate of update `update` (0 is the first) of `updates`, the first `warmup` of them warming up.
+    pub(crate) fn learning_rate_at(&self, update: usize, updates: usize, warmup: usize) -> f64 {
+        let least = if update < warmup { 0.0 } else { self.min_learning_rate.unwrap_or(0.0) };
+        least + (self.learning_rate - least) * self.scheduler.factor(update, updates, warmup)
+    }
+
     /// Passages of a row: its positive and its hard negatives.
     pub fn passages_per_row(&self) -> usize {
         1 + self.hard_negatives
@@ -87,6 +93,13 @@ mod tests {
         assert_eq!(steps("max_steps = 300"), 300);
         assert_eq!(config("warmup_ratio = 0.1").warmup_updates(15), 2);
         assert_eq!(config("warmup_steps = 4").warmup_updates(15), 4);
+    }
+
+    #[test]
+    fn the_learning_rate_rises_from_zero_and_falls_to_its_least() {
+        let config = config("learning_rate = 1.0\nmin_learning_rate = 0.5");
+        let rates: Vec<f64> = (0..=6).map(|update| config.learning_rate_at(update, 6, 2)).collect();
+        assert_eq!(rates, [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5]);
     }
 
     #[test]

@@ -160,6 +160,8 @@ settings! {
         "Scale gradients down to this global norm; 0 = never";
     scheduler: Scheduler = Scheduler::Linear, RESULT.aliases(&["lr-scheduler-type"]),
         "Learning rate after the warm-up";
+    min_learning_rate: Option<f64> = None, RESULT.value("RATE").bounds(FROM_ZERO).default("0"),
+        "What the learning rate falls to at the end of the run, where it falls";
     warmup_steps: Option<usize> = None, RESULT.value("UPDATES").not_with("warmup_ratio").default("none"),
         "Updates of warm-up";
     warmup_ratio: Option<f64> = None, RESULT.value("SHARE").bounds(SHARE), "Warm-up as a share of all updates";

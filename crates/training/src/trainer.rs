@@ -599,8 +599,7 @@ impl Trainer {
     /// Clips, updates both encoders and returns the learning rate used.
     fn optimize(&mut self, global_norm: f64) -> f64 {
         let c = &self.config;
-        let factor = c.scheduler.factor(self.updates_done, self.total_updates, self.warmup_updates);
-        let learning_rate = c.learning_rate * factor;
+        let learning_rate = c.learning_rate_at(self.updates_done, self.total_updates, self.warmup_updates);
         // The 1e-6 is that of torch.nn.utils.clip_grad_norm_.
         let clip =
             if c.max_grad_norm > 0.0 { (c.max_grad_norm / (global_norm + 1e-6)).min(1.0) } else { 1.0 };
