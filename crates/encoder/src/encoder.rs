@@ -1,7 +1,7 @@
 //! An encoder: texts' tokens in, one vector each out, and the way back.
 
 use contaccum_kernels::{
-    Bf16Weight, NoBf16, Pool, normalize_backward, normalize_forward, pool_backward, pool_forward,
+    Bf16Weight, NoBf16, normalize_backward, normalize_forward, pool_backward, pool_forward,
 };
 
 use crate::activations::Keep;
@@ -9,7 +9,7 @@ use crate::blocks::Weights;
 use crate::gradient::Gradient;
 use crate::pass::{Pass, PassLimits, Workspace};
 use crate::transformer::{DropoutStream, Transformer};
-use crate::{Layout, ModelConfig, ModelSettings, PackedTokens, Pooling};
+use crate::{Layout, ModelConfig, ModelSettings, PackedTokens};
 
 /// A model with its parameters in one flat buffer, and what makes a vector of its hidden states.
 pub struct Encoder {
@@ -68,13 +68,6 @@ impl Encoder {
         }
     }
 
-    fn pool(&self) -> Pool {
-        match self.settings.pooling {
-            Pooling::Cls => Pool::Cls,
-            Pooling::Mean => Pool::Mean,
-        }
-    }
-
     /// The vectors of the sequences in `pass`, `[sequences, dim]` into `out`. Without `dropout` none is applied.
     ///
     /// # Panics
@@ -103,7 +96,8 @@ impl Encoder {
         }
         transformer.forward(pass, workspace, dropout);
         let out = &mut out[..sequences * self.dim()];
-        pool_forward(self.pool(), &workspace.hidden, pass.tokens.offsets(), self.dim(), out);
+        let (hidden, offsets) = (&workspace.hidden, pass.tokens.offsets());
+        pool_forward(self.settings.pooling, hidden, offsets, self.dim(), out, &mut pass.winners);
         if self.settings.normalize {
             normalize_forward(out, &mut pass.lengths[..sequences]);
             pass.vectors[..out.len()].copy_from_slice(out);
@@ -144,7 +138,8 @@ impl Encoder {
             normalize_backward(vectors, &pass.lengths[..sequences], vector_gradient);
         }
         let offsets = pass.tokens.offsets();
-        pool_backward(self.pool(), vector_gradient, offsets, self.dim(), &mut workspace.gradient);
+        let (pooling, into) = (self.settings.pooling, &mut workspace.gradient);
+        pool_backward(pooling, vector_gradient, offsets, self.dim(), &pass.winners, into);
         let gradient = &mut Gradient::new(&self.layout, gradient);
         self.transformer(None).backward(pass, workspace, dropout, gradient);
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, Pair, PassageFormat, Pooling, Similarity,
-    TextTokenizer, error::one_line, folder::is_hub_name, weights::save_weights,
+    TextTokenizer, error::one_line, folder::is_hub_name, settings::pooling_flag, weights::save_weights,
 };
 
 /// What a reader of the exported folder is told beside the settings.
@@ -90,16 +90,11 @@ fn write_settings(folder: &Path, config: &ModelConfig, settings: &ModelSettings)
         })
         .collect();
     write_json(&folder.join("modules.json"), &modules)?;
-    let pooling = json!({
-        "word_embedding_dimension": config.architecture().width,
-        "pooling_mode_cls_token": settings.pooling == Pooling::Cls,
-        "pooling_mode_mean_tokens": settings.pooling == Pooling::Mean,
-        "pooling_mode_max_tokens": false,
-        "pooling_mode_mean_sqrt_len_tokens": false,
-        "pooling_mode_weightedmean_tokens": false,
-        "pooling_mode_lasttoken": false,
-        "include_prompt": true,
-    });
+    let mut pooling = Map::from_iter([
+        ("word_embedding_dimension".to_owned(), json!(config.architecture().width)),
+        ("include_prompt".to_owned(), json!(true)),
+    ]);
+    pooling.extend(Pooling::ALL.map(|one| (pooling_flag(one).to_owned(), json!(one == settings.pooling))));
     write_json(&folder.join("1_Pooling/config.json"), &pooling)?;
     // The tokenizer lower-cases by itself where it does.
     let wrapper = json!({ "max_seq_length": settings.max_seq_length, "do_lower_case": false });
@@ -130,6 +125,10 @@ impl ModelCard {
         let pooling = match settings.pooling {
             Pooling::Cls => "first token",
             Pooling::Mean => "mean over tokens",
+            Pooling::Max => "largest values over tokens",
+            Pooling::LastToken => "last token",
+            Pooling::MeanSqrtLenTokens => "sum over tokens by the square root of their number",
+            Pooling::WeightedMean => "mean over tokens, later ones weighed more",
         };
         let similarity = match settings.similarity {
             Similarity::Dot => "dot product",

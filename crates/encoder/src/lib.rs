@@ -62,6 +62,7 @@ pub use architecture::{
     Architecture, DropoutRates, FeedForwardShape, LayerShape, NormPlace, NormShape, PositionTable,
 };
 pub use config::ModelConfig;
+pub use contaccum_kernels::Pooling;
 pub use encoder::{Bf16Encoder, Embedder, Encoder};
 pub use error::EncoderError;
 pub use export::{ModelCard, check_export_target, export_folder};
@@ -72,7 +73,7 @@ pub use layout::{Layout, Tensor};
 pub use model::Model;
 pub use pass::{Pass, PassLimits, Workspace};
 pub use record::{ModelRecord, Pair, Side};
-pub use settings::{ModelSettings, Pooling, Similarity};
+pub use settings::{ModelSettings, Similarity};
 pub use tokenizer::{PassageFormat, TextTokenizer};
 pub use tokens::{PackedTokens, TokenSequence};
 pub use transformer::DropoutStream;

@@ -43,6 +43,8 @@ pub struct Pass {
     table: Option<PositionTable>,
     pub(crate) vectors: Vec<f32>,
     pub(crate) lengths: Vec<f32>,
+    /// Of max pooling, the token that each value came from.
+    pub(crate) winners: Vec<u32>,
 }
 
 impl Pass {
@@ -60,12 +62,13 @@ impl Pass {
             table,
             vectors: resident_zeros(limits.sequences * width),
             lengths: resident_zeros(limits.sequences),
+            winners: vec![u32::MAX; limits.sequences * width],
         }
     }
 
     /// Bytes that [`Pass::new`] allocates.
     pub fn memory_bytes(config: &ModelConfig, limits: PassLimits) -> usize {
-        let floats = limits.sequences * (config.architecture().width + 1);
+        let floats = limits.sequences * (2 * config.architecture().width + 1);
         let token_words = 4 * limits.tokens + 2 * limits.sequences + 1;
         (floats + token_words) * size_of::<f32>() + limits.tokens
     }

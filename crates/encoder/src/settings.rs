@@ -8,30 +8,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use contaccum_files::read_json_if_there;
+use contaccum_kernels::Pooling;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{EncoderError, ModelConfig, ModelRecord, PassageFormat};
-
-/// How the hidden states of a sequence become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// The first token of the last layer.
-    Cls,
-    /// The mean over all tokens of the last layer.
-    Mean,
-}
-
-impl Pooling {
-    /// The name used in recipes, flags and records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cls => "cls",
-            Self::Mean => "mean",
-        }
-    }
-}
 
 /// How two vectors are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,29 +205,47 @@ fn read_pooling(place: &Path, config: &ModelConfig, has_prompts: bool) -> Result
             "include_prompt false is not supported; prompts are pooled too".into(),
         ));
     }
-    match pooling_modes(&fields).as_slice() {
-        [mode] if mode == "cls" => Ok(Pooling::Cls),
-        [mode] if mode == "mean" => Ok(Pooling::Mean),
-        modes => Err(unsupported(
-            place,
-            format!("pooling {} is not supported; only cls or mean is", modes.join("+")),
-        )),
+    let modes = pooling_modes(&fields);
+    let known = || Pooling::ALL.map(Pooling::name).join(", ");
+    match modes.as_slice() {
+        [mode] => Pooling::ALL
+            .into_iter()
+            .find(|pooling| pooling.name() == mode)
+            .ok_or_else(|| unsupported(place, format!("pooling {mode} is not supported; {} are", known()))),
+        several => {
+            let what = format!("pooling {} joins several vectors, which is not supported", several.join("+"));
+            Err(unsupported(place, format!("{what}; one of {} is", known())))
+        }
+    }
+}
+
+/// The field that switches a pooling on in the schema before 5.4.
+pub(crate) fn pooling_flag(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Cls => "pooling_mode_cls_token",
+        Pooling::Mean => "pooling_mode_mean_tokens",
+        Pooling::Max => "pooling_mode_max_tokens",
+        Pooling::LastToken => "pooling_mode_lasttoken",
+        Pooling::MeanSqrtLenTokens => "pooling_mode_mean_sqrt_len_tokens",
+        Pooling::WeightedMean => "pooling_mode_weightedmean_tokens",
     }
 }
 
 /// The pooling modes switched on, by their names in the new schema; `mean` where none is, as in Python.
 fn pooling_modes(fields: &Fields) -> Vec<String> {
+    let name = |flag: &str| {
+        let known = Pooling::ALL.into_iter().find(|pooling| pooling_flag(*pooling) == flag);
+        known.map_or(flag.to_owned(), |pooling| pooling.name().to_owned())
+    };
     let modes: Vec<String> = match fields.get("pooling_mode") {
         Some(Value::String(mode)) => vec![mode.clone()],
         Some(Value::Array(modes)) => {
             modes.iter().map(|mode| mode.as_str().map_or(mode.to_string(), String::from)).collect()
         }
-        _ => fields
-            .iter()
-            .filter(|(_, on)| **on == true)
-            .filter_map(|(name, _)| name.strip_prefix("pooling_mode_"))
-            .map(|name| name.trim_end_matches("_token").trim_end_matches("_tokens").to_owned())
-            .collect(),
+        _ => {
+            let on = fields.iter().filter(|(flag, on)| flag.starts_with("pooling_mode_") && **on == true);
+            on.map(|(flag, _)| name(flag)).collect()
+        }
     };
     if modes.is_empty() { vec!["mean".into()] } else { modes }
 }

@@ -115,7 +115,8 @@ fn vectors_of_every_family_agree_with_transformers() {
     for golden in golden().into_iter().flatten() {
         for kind in ["single", "pair"] {
             let sequences = golden.sequences(kind);
-            for (name, pooling) in [("cls", Pooling::Cls), ("mean", Pooling::Mean)] {
+            let poolings = [Pooling::Cls, Pooling::Mean, Pooling::Max, Pooling::LastToken];
+            for (name, pooling) in ["cls", "mean", "max", "last"].into_iter().zip(poolings) {
                 let encoder = encoder(&golden.folder, pooling, false);
                 let (got, want) = (vectors(&encoder, &sequences), golden.tensor(&format!("{kind}.{name}")));
                 let difference = largest_difference(&got, &want, encoder.dim());

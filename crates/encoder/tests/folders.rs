@@ -226,13 +226,47 @@ fn modules_that_would_change_the_vectors_are_refused_by_name() {
 }
 
 #[test]
-fn poolings_other_than_cls_and_mean_are_refused_by_name() {
+fn every_pooling_is_read_in_both_spellings_and_written_to_be_read_again() {
+    let flags = [
+        ("pooling_mode_cls_token", Pooling::Cls),
+        ("pooling_mode_mean_tokens", Pooling::Mean),
+        ("pooling_mode_max_tokens", Pooling::Max),
+        ("pooling_mode_lasttoken", Pooling::LastToken),
+        ("pooling_mode_mean_sqrt_len_tokens", Pooling::MeanSqrtLenTokens),
+        ("pooling_mode_weightedmean_tokens", Pooling::WeightedMean),
+    ];
+    assert_eq!(flags.map(|(_, pooling)| pooling).len(), Pooling::ALL.len());
+    for (flag, pooling) in flags {
+        let folder = old_schema();
+        let read = |content: Value| {
+            put(folder.path(), "1_Pooling/config.json", content);
+            locate(folder.path()).unwrap().settings().unwrap().pooling
+        };
+        assert_eq!(read(json!({ flag: true, "pooling_mode_unknown": false })), pooling);
+        assert_eq!(read(json!({ "pooling_mode": pooling.name(), flag: false })), pooling);
+        assert_eq!(read(json!({ "pooling_mode": [pooling.name()] })), pooling);
+        let parent = tempdir().unwrap();
+        let path = parent.path().join("model");
+        export(&path, 1, &ModelSettings { pooling, ..expected_settings() }).unwrap();
+        assert_eq!(locate(&path).unwrap().settings().unwrap().pooling, pooling);
+        let written = json_of(&path, "1_Pooling/config.json");
+        let on = flags.iter().filter(|(flag, _)| written[*flag] == true).count();
+        assert!(on == 1 && written[flag] == true, "{written}");
+    }
+}
+
+#[test]
+fn a_pooling_that_is_not_done_is_refused_by_name() {
     let place = "1_Pooling/config.json";
     let refused = |content: Value| refusal(&old_schema(), place, content);
-    assert!(refused(json!({ "pooling_mode_max_tokens": true })).contains("pooling max "));
-    assert!(refused(json!({ "pooling_mode": "lasttoken" })).contains("pooling lasttoken"));
+    assert!(
+        refused(json!({ "pooling_mode_median_tokens": true })).contains("pooling_mode_median_tokens is not")
+    );
+    assert!(
+        refused(json!({ "pooling_mode": "median" })).contains("pooling median is not supported; cls, mean")
+    );
     let both = json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true });
-    assert!(refused(both).contains("pooling cls+mean"));
+    assert!(refused(both).contains("pooling cls+mean joins several vectors"));
     assert!(refused(json!({ "pooling_mode": ["cls", "mean"] })).contains("pooling cls+mean"));
     assert!(refused(json!({ "pooling_mode": "mean", "include_prompt": false })).contains("include_prompt"));
     assert!(refused(json!({ "pooling_mode": "mean", "embedding_dimension": 9 })).contains("hidden_size 8"));

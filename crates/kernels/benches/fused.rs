@@ -4,7 +4,7 @@
 
 use contaccum_kernels::{
     Activation, AdamW, AttentionShape, Dropout, EmbeddingGradients, EmbeddingIndices, EmbeddingTables,
-    LayerNorm, Partials, Pool, Site, TokenRows, activation_backward, activation_forward, adamw,
+    LayerNorm, Partials, Pooling, Site, TokenRows, activation_backward, activation_forward, adamw,
     add_column_sums, attention_backward, attention_forward, attention_scratch_len, embedding_backward,
     embedding_forward, layer_norm_output, pool_forward, residual_layer_norm_backward,
     residual_layer_norm_forward, squared_norm,
@@ -217,7 +217,7 @@ fn pooling(bencher: Bencher) {
     let (hidden, offsets, mut out) = (values(TOKENS * WIDTH), offsets(), vec![0.0; SEQUENCES * WIDTH]);
     bencher
         .counter(floats(hidden.len()))
-        .bench_local(|| pool_forward(Pool::Mean, &hidden, &offsets, WIDTH, &mut out));
+        .bench_local(|| pool_forward(Pooling::Mean, &hidden, &offsets, WIDTH, &mut out, &mut []));
 }
 
 /// Parameters of MiniLM.

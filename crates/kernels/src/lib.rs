@@ -52,7 +52,7 @@ pub use layer_norm::{
 pub use linear::{add_column_sums, set_rows};
 pub use matrix::{Mat, MatMut, matmul, matmul_on_this_thread};
 pub use parallel::Partials;
-pub use pooling::{Pool, normalize_backward, normalize_forward, pool_backward, pool_forward};
+pub use pooling::{Pooling, normalize_backward, normalize_forward, pool_backward, pool_forward};
 pub use pre_norm::{layer_norm_backward, layer_norm_forward, residual_backward, residual_forward};
 pub use relative_bias::BUCKETS;
 pub use resident::resident_zeros;
