@@ -121,10 +121,14 @@ pub enum EncoderError {
         rows: usize,
     },
     /// No room for the special tokens.
-    #[error("a maximum length of {max_length} tokens leaves no room for [CLS] and [SEP]; give at least 3")]
+    #[error(
+        "a maximum length of {max_length} tokens leaves no room beside the special ones; give at least {least}"
+    )]
     MaxLengthTooSmall {
         /// The length asked for.
         max_length: usize,
+        /// The least length with room.
+        least: usize,
     },
     /// Neither a folder nor in the cache, and the network is not to be used.
     #[error(

@@ -13,6 +13,9 @@ use crate::{
     weights::{load_weights, read_weights},
 };
 
+/// Tokens of a text beyond which a model is one for long texts.
+const LONG: usize = 512;
+
 /// A folder that holds a model: its configuration, settings, tokenizer and weights.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
@@ -40,7 +43,7 @@ impl ModelFolder {
         } else if path.exists() {
             return Err(EncoderError::NotAFolder { path });
         } else if is_hub_name(name_or_path) {
-            hub.fetch(name_or_path)?
+            hub.fetch(name_or_path).map_err(|error| no_folder_rather(name_or_path, error))?
         } else {
             return Err(EncoderError::FolderMissing { path });
         };
@@ -54,7 +57,10 @@ impl ModelFolder {
     /// As [`ModelFolder::locate`] and [`ModelConfig::read`].
     pub fn locate_config(name_or_path: &str) -> Result<ModelConfig, EncoderError> {
         match is_hub_name(name_or_path) && !Path::new(name_or_path).exists() {
-            true => ModelConfig::read(&Hub::from_environment().fetch_config(name_or_path)?),
+            true => {
+                let fetched = Hub::from_environment().fetch_config(name_or_path);
+                ModelConfig::read(&fetched.map_err(|error| no_folder_rather(name_or_path, error))?)
+            }
             false => Self::locate(name_or_path)?.config(),
         }
     }
@@ -88,6 +94,19 @@ impl ModelFolder {
                 "{}: no modules.json says how texts become vectors: the first token is taken (CLS, as in DPR), not \
                  normalised; sentence-transformers takes the mean; if the folder was fetched in part, fetch the rest, \
                  else choose with train --pooling",
+                self.path.display()
+            ));
+        }
+    }
+
+    /// Says, once, that a model for long texts is trained on shorter ones, where `longest` tokens of a text are taken of
+    /// the `recorded` that the folder allows: nobody asked for sequences of thousands of tokens, which cost memory in
+    /// proportion to their square.
+    pub fn tell_shorter(&self, recorded: usize, longest: usize) {
+        if recorded > LONG && longest <= LONG {
+            warn_once(&format!(
+                "{}: the model takes texts of {recorded} tokens; {longest} are trained on, and are what the exported \
+                 folder says (--passage-max-length and --query-max-length give more)",
                 self.path.display()
             ));
         }
@@ -174,6 +193,14 @@ impl ModelFolder {
     fn transformer(&self) -> PathBuf {
         self.path.join(&self.modules.transformer)
     }
+}
+
+/// What to tell of a name that the hub did not give: where the folder is there that it would lie in, it was meant as a
+/// path.
+fn no_folder_rather(name_or_path: &str, error: EncoderError) -> EncoderError {
+    let path = Path::new(name_or_path);
+    let meant = path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir());
+    if meant { EncoderError::FolderMissing { path: path.into() } } else { error }
 }
 
 /// Which files a model saved in several parts consists of.

@@ -143,11 +143,20 @@ fn plain_vectors(encoder: &Encoder, weights: &[f64], pooling: Pooling, normalize
     let model = Plain { architecture, layout, weights, dropout: true };
     let vector = |(sequence, key): (TokenSequence, u32)| {
         let x = model.hidden(&sequence, key);
-        let rows = match pooling {
-            Pooling::Cls => 1,
-            Pooling::Mean => x.len(),
+        let n = x.len() as f64;
+        let pooled = |column: Vec<f64>| match pooling {
+            Pooling::Cls => column[0],
+            Pooling::LastToken => column[column.len() - 1],
+            Pooling::Mean => column.iter().sum::<f64>() / n,
+            Pooling::MeanSqrtLenTokens => column.iter().sum::<f64>() / n.sqrt(),
+            Pooling::Max => column.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            Pooling::WeightedMean => {
+                let weighed = column.iter().zip(1..).map(|(x, t)| x * f64::from(t));
+                weighed.sum::<f64>() / (n * (n + 1.0) / 2.0)
+            }
         };
-        let v: Vec<f64> = (0..WIDTH).map(|c| (0..rows).map(|r| x[r][c]).sum::<f64>() / rows as f64).collect();
+        let column = |c: usize| x.iter().map(|row| row[c]).collect();
+        let v: Vec<f64> = (0..WIDTH).map(|c| pooled(column(c))).collect();
         let length = if normalize { v.iter().map(|x| x * x).sum::<f64>().sqrt() } else { 1.0 };
         v.into_iter().map(move |x| x / length)
     };
@@ -190,6 +199,16 @@ fn gradients_are_those_of_float64_with_mean_pooling_normalised() {
 fn gradients_are_those_of_float64_with_cls_pooling() {
     for (name, config) in models().into_iter().filter(|(name, _)| ["bert", "modernbert"].contains(name)) {
         check(name, &config, Pooling::Cls, false);
+    }
+}
+
+#[test]
+fn gradients_are_those_of_float64_with_every_other_pooling() {
+    let others = Pooling::ALL.into_iter().filter(|one| ![Pooling::Cls, Pooling::Mean].contains(one));
+    for pooling in others {
+        for (name, config) in models().into_iter().filter(|(name, _)| *name == "bert") {
+            check(name, &config, pooling, true);
+        }
     }
 }
 

@@ -216,7 +216,15 @@ pub(crate) fn save_model(path: &Path, trainer: &Trainer, files: &ModelFiles) -> 
 pub fn export_checkpoint(checkpoint: &Path, output: &Path) -> Result<(), TrainError> {
     let checkpoint = match checkpoint.join(MODEL).is_dir() && checkpoint.join(STATE).is_file() {
         true => checkpoint.to_owned(),
-        false => newest(checkpoint)?.ok_or_else(|| TrainError::NoCheckpoint { path: checkpoint.into() })?,
+        false => newest(checkpoint)?.ok_or_else(|| {
+            let remedy = match checkpoint.join("config.json").is_file() {
+                true => {
+                    "it is a model folder already: encode, search and sentence-transformers read it as it is"
+                }
+                false => "give the output folder of a run, or one of its checkpoints",
+            };
+            TrainError::NoCheckpoint { path: checkpoint.into(), remedy }
+        })?,
     };
     if output.exists() {
         return Err(TrainError::Checkpoint {

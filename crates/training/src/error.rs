@@ -68,12 +68,12 @@ pub enum TrainError {
         reason: String,
     },
     /// There is no checkpoint to resume or export.
-    #[error(
-        "no checkpoint: {path} holds none (give the output folder of a run; a new run starts without --resume)"
-    )]
+    #[error("no checkpoint: {path} holds none ({remedy})")]
     NoCheckpoint {
         /// The output folder.
         path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The output folder holds a run, and neither going on with it nor replacing it was asked for.
     #[error("output folder in use: {path} holds {what} ({remedy}, or another output_dir)")]

@@ -73,7 +73,10 @@ fn check_contents(folder: &Path, begin: Begin) -> Result<(), TrainError> {
     let newest = checkpoint::newest(folder)?;
     let exists = |what: String, remedy| Err(TrainError::RunExists { path: folder.into(), what, remedy });
     match (begin, newest) {
-        (Begin::Resume, None) => return Err(TrainError::NoCheckpoint { path: folder.into() }),
+        (Begin::Resume, None) => {
+            let remedy = "give the output folder of a run; a new run starts without --resume";
+            return Err(TrainError::NoCheckpoint { path: folder.into(), remedy });
+        }
         (Begin::Anew, Some(newest)) => {
             let name = newest.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return exists(name, "give --resume to go on");

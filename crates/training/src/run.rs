@@ -41,7 +41,9 @@ impl StartModel {
     pub fn open(config: &TrainConfig) -> Result<Self, TrainError> {
         let folder = ModelFolder::locate(&config.model)?;
         let shape = run_shape(config, folder.config()?);
-        let settings = run_settings(config, folder.settings()?);
+        let recorded = folder.settings()?;
+        folder.tell_shorter(recorded.max_seq_length, config.query_max_length.max(config.passage_max_length));
+        let settings = run_settings(config, recorded);
         if config.pooling.is_none() {
             folder.warn_if_plain();
         }

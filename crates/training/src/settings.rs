@@ -73,8 +73,8 @@ settings! {
         "Dropout probability on hidden states and attention";
     freeze_embeddings: bool = false, RESULT,
         "Leave the embeddings as they are: no gradient and no optimizer state of them";
-    query_max_length: usize = 64, TEXTS.value("TOKENS").length(MOST_LENGTH), "Longest query in tokens";
-    passage_max_length: usize = 256, TEXTS.value("TOKENS").length(MOST_LENGTH), "Longest passage in tokens";
+    query_max_length: usize = 64, TEXTS.value("TOKENS").length(MOST_LENGTH), "Longest query in tokens, whatever more the model takes";
+    passage_max_length: usize = 256, TEXTS.value("TOKENS").length(MOST_LENGTH), "Longest passage in tokens, whatever more the model takes";
     query_prompt: Option<String> = None, TEXTS.value("TEXT").default("what the model records"),
         "Text put before every query";
     passage_prompt: Option<String> = None, TEXTS.value("TEXT").default("what the model records"),

@@ -162,6 +162,18 @@ fn a_cached_plain_model_is_used_offline_and_when_the_hub_does_not_answer() {
 }
 
 #[test]
+fn a_folder_that_is_missing_where_its_parent_is_there_is_told_as_such() {
+    let (cache, _) = cache_with(&[]);
+    for offline in [true, false] {
+        let hub = hub(cache.path(), offline, "http://127.0.0.1:1");
+        let error = ModelFolder::locate_with("src/no-such-model", &hub).unwrap_err();
+        assert!(matches!(error, EncoderError::FolderMissing { .. }), "{error}");
+        let error = ModelFolder::locate_with("no-such-owner/no-such-model", &hub).unwrap_err();
+        assert!(!matches!(error, EncoderError::FolderMissing { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_model_not_wholly_in_the_cache_is_an_error_offline() {
     let (cache, snapshot) = cache_with(&["config.json", "tokenizer.json"]);
     let fetch = || hub(cache.path(), true, "http://127.0.0.1:1").fetch(NAME);

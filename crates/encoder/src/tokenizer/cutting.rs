@@ -6,114 +6,44 @@
 //! * before a blank, where blanks part words and no added token holds one;
 //! * with BERT's normalizer and pre-tokenizer also before punctuation and Chinese characters, which are words of their
 //!   own, where no added token lies across;
+//! * where blanks make tokens or their number counts (byte-level, SentencePiece's marks), before the first of a row;
 //! * a run without such a place is shortened where WordPiece calls its words unknown anyway: of characters in a row that
 //!   part no word, more than a word may have, as many are kept as make the word too long and cover any added token;
 //!   so it is done with characters in a row of which the normalizer leaves nothing.
 //!
 //! Where none of this holds a text is tokenised whole, up to [`LONGEST_UNCUT_BYTES`]; more is an error.
 
-use std::collections::HashMap;
+use tokenizers::Tokenizer;
 
-use tokenizers::{
-    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
-};
-
-use super::{components::Traits, guard::guarded};
+use super::components::Traits;
+use super::guard::guarded;
+use super::places::{Places, normalized};
+use super::runs::shorten;
 use crate::error::one_line;
 
 /// What is tokenised at once: a few hundred words.
 const PIECE_BYTES: usize = 4 << 10;
 /// The longest piece in which no place to cut is found; its tokens take about a hundred times the memory.
 pub(super) const LONGEST_UNCUT_BYTES: usize = 1 << 20;
-/// With more added tokens it is not looked at which of them lie across a place.
-const MOST_ADDED_TOKENS: usize = 256;
 
 /// Where the texts of a tokenizer may be cut.
 #[derive(Clone, Debug)]
 pub(super) struct Cutter {
     piece_bytes: usize,
     longest_uncut_bytes: usize,
+    growth: usize,
     places: Places,
-}
-
-#[derive(Clone, Debug)]
-enum Places {
-    Nowhere,
-    Blanks,
-    /// Blanks, punctuation and perhaps Chinese characters, none of these inside an added token.
-    Words {
-        chinese: bool,
-        added: Vec<String>,
-        kept_of_a_run: Option<usize>,
-    },
 }
 
 impl Cutter {
     pub(super) fn new(tokenizer: &Tokenizer, traits: Traits) -> Self {
         Self {
             piece_bytes: PIECE_BYTES,
-            longest_uncut_bytes: LONGEST_UNCUT_BYTES / traits.growth,
+            longest_uncut_bytes: LONGEST_UNCUT_BYTES,
+            growth: traits.growth,
             places: Places::new(tokenizer, traits),
         }
     }
-}
-
-impl Places {
-    fn new(tokenizer: &Tokenizer, traits: Traits) -> Self {
-        let added: Vec<_> = tokenizer.get_added_tokens_decoder().into_values().collect();
-        // An added token is looked for in the text as it is, or as the normalizer leaves it.
-        let has_blank = |token: &tokenizers::AddedToken| {
-            let mut pattern = NormalizedString::from(token.content.as_str());
-            if token.normalized
-                && let Some(normalizer) = tokenizer.get_normalizer()
-                && guarded(|| normalizer.normalize(&mut pattern).map_err(|reason| reason.to_string()))
-                    .is_err()
-            {
-                return true;
-            }
-            pattern.get().contains(char::is_whitespace) || token.content.contains(char::is_whitespace)
-        };
-        if !traits.splits_at_blanks || added.iter().any(has_blank) {
-            return Self::Nowhere;
-        }
-        let plain = added.len() <= MOST_ADDED_TOKENS && !added.iter().any(|t| t.normalized || t.single_word);
-        let Some(bert) = traits.bert.filter(|_| plain) else { return Self::Blanks };
-        let added: Vec<String> = added.into_iter().map(|token| token.content).collect();
-        let longest = added.iter().map(String::len).max().unwrap_or_default();
-        let parts_no_word = |token: &String| within_word(tokenizer, token) != Within::Parts;
-        let kept_of_a_run = bert
-            .word_chars
-            .filter(|_| !added.iter().any(parts_no_word))
-            .map(|chars| chars.saturating_add(1).saturating_add(longest));
-        Self::Words { chinese: bert.chinese_apart, added, kept_of_a_run }
-    }
-
-    /// Whether a text may be cut before byte `at`, which lies between two characters.
-    fn allow(&self, text: &str, at: usize) -> bool {
-        let Some(next) = text[at..].chars().next() else { return true };
-        let blank = is_blank(next);
-        match self {
-            Self::Nowhere => false,
-            Self::Blanks => blank,
-            Self::Words { chinese, added, .. } => {
-                let word = next.is_ascii_punctuation()
-                    || matches!(next, '、' | '。' | '！' | '，' | '？')
-                    || (*chinese && matches!(next, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'));
-                blank
-                    || (word && !added.iter().any(|token| lies_across(text.as_bytes(), token.as_bytes(), at)))
-            }
-        }
-    }
-}
-
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r')
-}
-
-/// Whether `token` stands in `text` from before `at` to behind it.
-fn lies_across(text: &[u8], token: &[u8], at: usize) -> bool {
-    let first = (at + 1).saturating_sub(token.len());
-    (first..at).any(|start| text[start..].starts_with(token))
 }
 
 /// The tokens of one text, made as they are asked for.
@@ -189,17 +119,19 @@ impl Cutter {
             return Ok((text, ""));
         }
         if matches!(self.places, Places::Nowhere) {
-            return self.bounded(text).map(|text| (text, ""));
+            return self.bounded(tokenizer, text).map(|text| (text, ""));
         }
-        // Blanks make no tokens here, and there may be megabytes of them.
-        let text = text.trim_start_matches(is_blank);
+        // There may be megabytes of them.
+        let text = self.places.without_blanks(text);
         let near = text.floor_char_boundary(self.piece_bytes);
         let backwards = text[..near].char_indices().rev().map(|(at, _)| at).take_while(|at| *at > 0);
-        if let Some(at) = std::iter::once(near).chain(backwards).find(|at| self.places.allow(text, *at)) {
+        if let Some(at) =
+            std::iter::once(near).chain(backwards).find(|at| self.places.allow(tokenizer, text, *at))
+        {
             return Ok(text.split_at(at));
         }
         let onwards = text[near..].char_indices().map(|(at, _)| near + at);
-        let end = onwards.skip(1).find(|at| self.places.allow(text, *at)).unwrap_or(text.len());
+        let end = onwards.skip(1).find(|at| self.places.allow(tokenizer, text, *at)).unwrap_or(text.len());
         let (run, rest) = text.split_at(end);
         let run = match &self.places {
             Places::Words { kept_of_a_run: Some(kept), .. } => {
@@ -208,14 +140,19 @@ impl Cutter {
             }
             _ => run,
         };
-        Ok((self.bounded(run)?, rest))
+        Ok((self.bounded(tokenizer, run)?, rest))
     }
 
-    fn bounded<'p>(&self, piece: &'p str) -> Result<&'p str, String> {
-        if piece.len() <= self.longest_uncut_bytes {
+    fn bounded<'p>(&self, tokenizer: &Tokenizer, piece: &'p str) -> Result<&'p str, String> {
+        let bound = self.longest_uncut_bytes;
+        let bytes = match piece.len() {
+            few if few.saturating_mul(self.growth) <= bound => return Ok(piece),
+            many if many > bound => many,
+            _ => normalized_bytes(tokenizer, piece),
+        };
+        if bytes <= bound {
             return Ok(piece);
         }
-        let (bytes, bound) = (piece.len(), self.longest_uncut_bytes);
         Err(format!(
             "it holds {bytes} bytes without a place where this tokenizer allows a cut, of {bound} at most; \
              put blanks between its words or leave it out"
@@ -223,79 +160,15 @@ impl Cutter {
     }
 }
 
-/// What a text does inside a word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Within {
-    /// It parts the word, or is no part of it.
-    Parts,
-    /// It makes the word longer.
-    Lengthens,
-    /// The normalizer leaves nothing of it.
-    Vanishes,
-}
-
-/// What `part` does between two letters, by the tokenizer's own normalizer and pre-tokenizer.
-fn within_word(tokenizer: &Tokenizer, part: &str) -> Within {
-    let mut text = NormalizedString::from(format!("a{part}a"));
-    let words = guarded(|| {
-        let failed = |reason: tokenizers::Error| reason.to_string();
-        tokenizer.get_normalizer().map_or(Ok(()), |n| n.normalize(&mut text)).map_err(failed)?;
-        let mut words = PreTokenizedString::from(text);
-        tokenizer.get_pre_tokenizer().map_or(Ok(()), |p| p.pre_tokenize(&mut words)).map_err(failed)?;
-        let splits = words.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
-        Ok(splits.into_iter().map(|(word, ..)| word.chars().count()).collect::<Vec<_>>())
-    });
-    match words.as_deref() {
-        Ok([2]) => Within::Vanishes,
-        Ok([longer]) if *longer > 2 => Within::Lengthens,
-        _ => Within::Parts,
+/// About as many bytes as the normalizer leaves, without all of them in memory.
+fn normalized_bytes(tokenizer: &Tokenizer, text: &str) -> usize {
+    let (mut rest, mut bytes) = (text, 0);
+    while !rest.is_empty() {
+        let (part, behind) = rest.split_at(rest.ceil_char_boundary(PIECE_BYTES));
+        bytes += normalized(tokenizer, part).map_or(part.len(), |text| text.len());
+        rest = behind;
     }
-}
-
-/// A run with its rows shortened: first those of characters that vanish, then those of characters that part no word, of
-/// which the first and the last `kept` that make it longer stay, with what vanishes between them.
-fn shorten(tokenizer: &Tokenizer, run: &str, kept: usize) -> String {
-    let mut known = HashMap::new();
-    let mut within =
-        |c: char| *known.entry(c).or_insert_with(|| within_word(tokenizer, c.encode_utf8(&mut [0; 4])));
-    let vanish = |w: Within| w == Within::Vanishes;
-    let both = |run: &[(char, Within)]| {
-        let run = shorten_rows(run, vanish, vanish, kept);
-        shorten_rows(&run, |w| w != Within::Parts, |w| w == Within::Lengthens, kept)
-    };
-    let (mut out, mut full) = (Vec::new(), PIECE_BYTES);
-    for c in run.chars() {
-        out.push((c, within(c)));
-        // A row that was shortened and goes on is shortened to the same again.
-        if out.len() == full {
-            out = both(&out);
-            full = full.max(2 * out.len());
-        }
-    }
-    both(&out).into_iter().map(|(c, _)| c).collect()
-}
-
-/// Of each row of characters `of_row`, those up to the `kept`-th `counted` one, and those from the `kept`-th last on.
-fn shorten_rows(
-    run: &[(char, Within)],
-    of_row: impl Fn(Within) -> bool,
-    counted: impl Fn(Within) -> bool,
-    kept: usize,
-) -> Vec<(char, Within)> {
-    let mut out = Vec::new();
-    for row in run.chunk_by(|(_, one), (_, next)| of_row(*one) == of_row(*next)) {
-        let places =
-            || row.iter().enumerate().filter(|(_, (_, w))| of_row(*w) && counted(*w)).map(|(at, _)| at);
-        let count = places().count();
-        match (places().nth(kept), places().nth(count.saturating_sub(kept))) {
-            (Some(head_end), Some(tail_start)) if count > 2 * kept => {
-                out.extend_from_slice(&row[..head_end]);
-                out.extend_from_slice(&row[tail_start..]);
-            }
-            _ => out.extend_from_slice(row),
-        }
-    }
-    out
+    bytes
 }
 
 #[cfg(test)]
@@ -371,9 +244,18 @@ mod tests {
     }
 
     fn tokenizer(normalizer: &Value, pre_tokenizer: &Value, added: &[Value]) -> (Tokenizer, Cutter) {
+        with_model(word_piece(12), normalizer, pre_tokenizer, added)
+    }
+
+    fn with_model(
+        model: Value,
+        normalizer: &Value,
+        pre_tokenizer: &Value,
+        added: &[Value],
+    ) -> (Tokenizer, Cutter) {
         let definition = json!({ "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
             "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null,
-            "model": word_piece(12) });
+            "model": model });
         let traits = components::check(&definition).unwrap();
         let tokenizer = Tokenizer::from_bytes(definition.to_string()).unwrap();
         let cutter = Cutter { piece_bytes: 24, ..Cutter::new(&tokenizer, traits) };
@@ -443,6 +325,116 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A Unigram model and a BPE with marks and byte-level characters.
+    fn unigram_and_bpe() -> [Value; 2] {
+        let pieces = ["<unk>", "▁", "▁the", "the", "c", "a", "t", "▁c", "at", ".", "▁▁", "中", "e", "s", "f"];
+        let scores = pieces.iter().enumerate().map(|(i, piece)| json!([piece, -1.0 - 0.37 * i as f64]));
+        let unigram = json!({ "type": "Unigram", "unk_id": 0, "vocab": scores.collect::<Vec<_>>() });
+        let merges = [
+            ["t", "h"],
+            ["th", "e"],
+            ["Ġ", "the"],
+            ["▁", "the"],
+            ["Ġ", "Ġ"],
+            ["ĠĠ", "ĠĠ"],
+            ["▁", "▁"],
+            ["c", "a"],
+            ["Ġ", "c"],
+            ["Ċ", "Ċ"],
+            ["s", "."],
+        ];
+        let single = ["<unk>", "Ġ", "▁", "t", "h", "e", "c", "a", "Ċ", "s", ".", "中"].map(String::from);
+        let tokens = single.into_iter().chain(merges.iter().map(|pair| pair.concat())).enumerate();
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.map(|(id, token)| (token, json!(id))).collect();
+        let bpe = json!({ "type": "BPE", "vocab": vocabulary, "merges": merges, "unk_token": "<unk>",
+            "fuse_unk": true });
+        [unigram, bpe]
+    }
+
+    #[test]
+    fn tokenizers_whose_blanks_count_are_cut_before_rows_of_them() {
+        let sequence = |normalizers: Value| json!({ "type": "Sequence", "normalizers": normalizers });
+        let replace = |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
+        let collapse = replace(json!({ "Regex": " {2,}" }), "▁");
+        let strip = json!({ "type": "Strip", "strip_left": false, "strip_right": true });
+        let table =
+            crate::tokenizer::charsmap::tests::table(&[(b'\t', " "), (b'\n', " "), (b'_', ""), (b'-', " ")]);
+        let table = json!({ "type": "Precompiled", "precompiled_charsmap": table });
+        let normalizers = [
+            Value::Null,
+            json!({ "type": "NFC" }),
+            table.clone(),
+            sequence(json!([table, strip, collapse])),
+            sequence(json!([{ "type": "Nmt" }, { "type": "NFKC" }, replace(json!({ "String": "  " }), " ")])),
+            replace(json!({ "String": " " }), "▁"),
+        ];
+        let metaspace =
+            |scheme: &str| json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme });
+        let words = |rest: Value| json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, rest] });
+        let byte_level =
+            |prefix: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true });
+        let pre_tokenizers = [
+            Value::Null,
+            metaspace("always"),
+            metaspace("first"),
+            metaspace("never"),
+            words(metaspace("always")),
+            words(metaspace("never")),
+            byte_level(true),
+            byte_level(false),
+        ];
+        let plain = [false; 4];
+        let vocabularies = [
+            vec![added(40, "  ", [false, false, false, true]), added(41, "<new>", plain)],
+            vec![added(40, "[MASK]", [false, true, true, false]), added(41, "the cat", plain)],
+            vec![added(40, "ne", [true, false, false, false]), added(41, "Cat", [false, true, false, true])],
+        ];
+        let mut generator = ChaCha8Rng::seed_from_u64(11);
+        let mut cut = 0;
+        for model in unigram_and_bpe() {
+            for (normalizer, pre_tokenizer) in
+                normalizers.iter().flat_map(|n| pre_tokenizers.iter().map(move |p| (n, p)))
+            {
+                for added in &vocabularies {
+                    let (tokenizer, cutter) = with_model(model.clone(), normalizer, pre_tokenizer, added);
+                    let rows = matches!(cutter.places, Places::Rows(_));
+                    for _ in 0..if rows { 60 } else { 0 } {
+                        let text = text(&mut generator);
+                        // The library has its own troubles where added tokens strip what others hold.
+                        let encode =
+                            || tokenizer.encode_fast(text.as_str(), false).map_err(|e| e.to_string());
+                        let Ok(whole) = guarded(encode) else { continue };
+                        let mut tokens = Tokens::new(&tokenizer, &cutter, &text);
+                        let first = tokens.first(5).unwrap().to_vec();
+                        assert_eq!(
+                            first,
+                            whole.get_ids()[..first.len()],
+                            "{normalizer} {pre_tokenizer} {text:?}"
+                        );
+                        cut += usize::from(!tokens.rest.is_empty());
+                        let all = Tokens::new(&tokenizer, &cutter, &text).first(usize::MAX).unwrap().to_vec();
+                        assert_eq!(all, whole.get_ids(), "{normalizer} {pre_tokenizer} {added:?} {text:?}");
+                    }
+                }
+            }
+        }
+        assert!(cut > 2_000, "{cut}");
+    }
+
+    #[test]
+    fn what_a_normalizer_can_widen_is_bounded_by_what_it_does_widen() {
+        let table = crate::tokenizer::charsmap::tests::table(&[(b'w', &"w".repeat(40))]);
+        let table = json!({ "type": "Precompiled", "precompiled_charsmap": table });
+        let [unigram, _] = unigram_and_bpe();
+        let (tokenizer, cutter) = with_model(unigram, &table, &Value::Null, &[]);
+        let tokens = |text: &str| Tokens::new(&tokenizer, &cutter, text).first(3).map(<[u32]>::to_vec);
+        assert!(tokens(&"a".repeat(LONGEST_UNCUT_BYTES / 2)).is_ok());
+        assert!(tokens(&"w".repeat(LONGEST_UNCUT_BYTES / 50)).is_ok());
+        let message = tokens(&"w".repeat(LONGEST_UNCUT_BYTES / 30)).unwrap_err();
+        assert!(message.contains("1048576 at most"), "{message}");
     }
 
     #[test]

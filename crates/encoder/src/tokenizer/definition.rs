@@ -1,93 +1,65 @@
 //! The tokenizer that a model folder describes, as the content of one `tokenizer.json`.
 //!
-//! A folder says it in up to five files, and transformers (5.x, `AutoTokenizer` for a BERT model) decides between them
-//! so: where `tokenizer_class` is BERT's or is not given, the vocabulary alone is taken from `tokenizer.json` or
-//! `vocab.txt`, and everything else is BERT's with the flags of `tokenizer_config.json` and their defaults (lower-casing!);
-//! where it is another class, `tokenizer.json` is taken as it is. Added tokens come from `added_tokens_decoder` of
-//! `tokenizer_config.json`, or else from `added_tokens.json` and `tokenizer.json`. The same is done here, and told
-//! where `tokenizer.json` says otherwise: sentence-transformers gives the same vectors.
+//! A folder says it in up to six files, and transformers (5.x, `AutoTokenizer`) decides between them so: a class of its
+//! own (that of `tokenizer_class`, or else of the model's type) takes the vocabulary alone from `tokenizer.json` or
+//! from `vocab.txt` or `vocab.json` and `merges.txt`, and everything else is the class's with the flags of
+//! `tokenizer_config.json` and their defaults (lower-casing!); for another class, and for ModernBERT always,
+//! `tokenizer.json` is taken as it is. Added tokens come from `added_tokens_decoder` of `tokenizer_config.json`, or else
+//! from `added_tokens.json` and `tokenizer.json`. The same is done here, and told where `tokenizer.json` says otherwise:
+//! sentence-transformers gives the same vectors.
 
 use std::{collections::BTreeMap, path::Path};
 
 use contaccum_files::{Format, parse_json, read_if_there, read_json_if_there, refuse_foreign};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::SPECIAL_TOKENS;
+use super::classes::{Class, FLAGS, Fields, byte_level_bpe, unigram, word_piece};
 use crate::{EncoderError, notice::warn_once};
 
-type Fields = Map<String, Value>;
+/// What a folder says its tokenizer is.
+pub(super) struct Definition {
+    /// The file that has the vocabulary.
+    pub place: String,
+    /// The content of a `tokenizer.json`.
+    pub tokenizer: Value,
+    /// The special tokens by role, such as `pad_token`.
+    pub names: BTreeMap<String, String>,
+    /// Whether a model of this tokenizer is told which tokens are of the second text.
+    pub types: bool,
+}
 
-/// transformers' classes that build BERT's tokenizer from a vocabulary and flags.
-const BERT_CLASSES: [&str; 10] = [
-    "BertTokenizer",
-    "ConvBertTokenizer",
-    "DPRContextEncoderTokenizer",
-    "DPRQuestionEncoderTokenizer",
-    "DistilBertTokenizer",
-    "ElectraTokenizer",
-    "LayoutLMTokenizer",
-    "LxmertTokenizer",
-    "MobileBertTokenizer",
-    "SqueezeBertTokenizer",
-];
-
-/// What is said about BERT's normalizer, by its names in `tokenizer_config.json` and in `tokenizer.json`.
-const FLAGS: [(&str, &str); 3] = [
-    ("do_lower_case", "lowercase"),
-    ("strip_accents", "strip_accents"),
-    ("tokenize_chinese_chars", "handle_chinese_chars"),
-];
-
-/// The definition of a folder's tokenizer, and the file that has its vocabulary.
-pub(super) fn read(folder: &Path) -> Result<(String, Value), EncoderError> {
+/// The definition of a folder's tokenizer.
+pub(super) fn read(folder: &Path) -> Result<Definition, EncoderError> {
     let files = Files::read(folder)?;
-    let (path, mut definition) = match (&files.definition, &files.vocabulary) {
-        (Some(own), _) => {
-            let path = folder.join("tokenizer.json");
-            let place = path.display().to_string();
-            let refuse = |what| EncoderError::Tokenizer { place: place.clone(), what };
-            (path, files.resolved(own).map_err(refuse)?)
-        }
-        (None, Some(tokens)) => {
-            let path = folder.join("vocab.txt");
-            let vocabulary =
-                tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
-            (path, files.rebuilt(&vocabulary, None).map_err(|what| files.refuse(what))?)
-        }
-        (None, None) => {
-            return Err(EncoderError::FileMissing {
-                path: folder.join("tokenizer.json"),
-                remedy: "a model folder holds tokenizer.json or vocab.txt; fetch one of them".into(),
-            });
-        }
-    };
+    let place = folder.join(files.vocabulary_file).display().to_string();
+    let refuse = |what| EncoderError::Tokenizer { place: place.clone(), what };
+    let (tokenizer, names) = files.resolved().map_err(refuse)?;
+    let types = files.gives_types().map_err(refuse)?;
+    let mut definition = Definition { place, tokenizer, names, types };
     let wrapper: Fields = read_json_if_there(&folder.join("sentence_bert_config.json"))?.unwrap_or_default();
     if wrapper.get("do_lower_case") == Some(&Value::Bool(true)) {
-        lower_case_first(&mut definition);
+        lower_case_first(&mut definition.tokenizer);
     }
-    Ok((path.display().to_string(), definition))
+    Ok(definition)
 }
 
 /// The files of a folder that say what its tokenizer is.
 struct Files {
     folder: String,
-    definition: Option<Value>,
-    vocabulary: Option<Vec<String>>,
+    /// The content of `tokenizer.json`, or one with the model of the older files alone.
+    own: Value,
+    vocabulary_file: &'static str,
     config: Fields,
     added_tokens: Fields,
-    /// The class asked for, without `Fast`; BERT's where none is.
-    class: String,
+    class: Class,
+    /// The name of the class, where one is given.
+    class_name: String,
 }
 
 impl Files {
     fn read(folder: &Path) -> Result<Self, EncoderError> {
         let fields = |name: &str| -> Result<Fields, EncoderError> {
             Ok(read_json_if_there(&folder.join(name))?.unwrap_or_default())
-        };
-        let path = folder.join("tokenizer.json");
-        let definition = match read_if_there(&path)? {
-            Some(bytes) => Some(parse_json(&path, &bytes)?),
-            None => None,
         };
         let mut config = fields("tokenizer_config.json")?;
         if !config.contains_key("added_tokens_decoder") {
@@ -96,71 +68,120 @@ impl Files {
             config.extend(names.into_iter().filter(|(name, _)| name.ends_with("_token")));
         }
         let model = fields("config.json")?;
-        let class = [&config, &model].into_iter().find_map(|fields| fields.get("tokenizer_class")?.as_str());
-        let class = class.unwrap_or("BertTokenizer");
-        let class = class.strip_suffix("Fast").unwrap_or(class).to_owned();
+        let model_type = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let given = [&config, &model].into_iter().find_map(|fields| fields.get("tokenizer_class")?.as_str());
+        let class_name = given.map(|name| name.strip_suffix("Fast").unwrap_or(name).to_owned());
+        let class = match &class_name {
+            None => Class::of_model(model_type),
+            Some(name) => Class::named(name, model_type).unwrap_or_else(|| {
+                warn_once(&format!(
+                    "{}: tokenizer_class {name} is not known here; tokenizer.json is taken as it is",
+                    folder.display()
+                ));
+                Class::AsItIs
+            }),
+        };
+        let (vocabulary_file, own) = read_vocabulary(folder, class)?;
         Ok(Self {
             folder: folder.display().to_string(),
-            definition,
-            vocabulary: read_vocabulary(&folder.join("vocab.txt"))?,
+            own,
+            vocabulary_file,
             added_tokens: fields("added_tokens.json")?,
             config,
             class,
+            class_name: class_name.unwrap_or_else(|| format!("the class of model_type {model_type:?}")),
         })
     }
 
-    fn refuse(&self, what: String) -> EncoderError {
-        EncoderError::Tokenizer { place: self.folder.clone(), what }
+    /// Whether a model is told token types, as `model_input_names` says or the class.
+    fn gives_types(&self) -> Result<bool, String> {
+        match self.config.get("model_input_names") {
+            None | Some(Value::Null) => Ok(self.class.gives_types()),
+            Some(Value::Array(names)) => Ok(names.iter().any(|name| name == "token_type_ids")),
+            Some(other) => Err(format!(
+                "tokenizer_config.json: model_input_names is {other}; it must be a list of names"
+            )),
+        }
     }
 
-    fn resolved(&self, own: &Value) -> Result<Value, String> {
-        if !own["model"].is_object() {
+    /// The tokenizer, and the special tokens by role.
+    fn resolved(&self) -> Result<(Value, BTreeMap<String, String>), String> {
+        if !self.own["model"].is_object() {
             return Err("not a tokenizer: it has no model; fetch it again".into());
         }
         let listed =
             |added: &Value| added.as_array().is_some_and(|added| added.iter().all(|t| t["id"].is_u64()));
-        if !(own["added_tokens"].is_null() || listed(&own["added_tokens"])) {
+        if !(self.own["added_tokens"].is_null() || listed(&self.own["added_tokens"])) {
             return Err("its added_tokens are not a list of tokens with ids; fetch it again".into());
         }
-        let mut own = own.clone();
+        self.refuse_sides()?;
+        let mut own = self.own.clone();
         // Lengths are given with each text; what the file says about them is not read at all.
         (own["truncation"], own["padding"]) = (Value::Null, Value::Null);
         name_the_model(&mut own);
-        if !BERT_CLASSES.contains(&self.class.as_str()) {
-            let vocabulary = own["model"]["vocab"].as_object().cloned().unwrap_or_default();
-            own["added_tokens"] = self.added(added_of(&own), &vocabulary, &[]);
-            return Ok(own);
-        }
-        let model = own["model"]["type"].as_str().unwrap_or("without a type");
-        if model != "WordPiece" {
+        let vocabulary = vocabulary(&own["model"]);
+        let named = self.named_tokens();
+        let names = named.iter().map(|(role, (name, _))| (role.clone(), name.clone())).collect();
+        let Some(model) = self.class.model() else {
+            own["added_tokens"] = Value::Array(self.added(added_of(&own), &vocabulary, &named));
+            return Ok((own, names));
+        };
+        let found = own["model"]["type"].as_str().unwrap_or("without a type");
+        if model != found {
             let remedy =
                 "set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json to take it as it is";
-            return Err(format!("its model is {model}, but {} is WordPiece; {remedy}", self.class));
+            return Err(format!("its model is {found}, but {} is {model}; {remedy}", self.class_name));
         }
-        let vocabulary =
-            own["model"]["vocab"].as_object().ok_or("its model has no vocabulary; fetch it again")?;
-        let rebuilt = self.rebuilt(vocabulary, Some(&own))?;
-        self.tell_conflicts(&own, &rebuilt);
-        Ok(rebuilt)
+        if vocabulary.is_empty() {
+            return Err("its model has no vocabulary; fetch it again".into());
+        }
+        let base = match self.config.contains_key("added_tokens_decoder") {
+            true => Vec::new(),
+            false => added_of(&own),
+        };
+        let added = self.added(base, &vocabulary, &named);
+        let mut frame = [("", 0); 2];
+        for (place, role) in frame.iter_mut().zip(self.class.frame()) {
+            let name = &named[role].0;
+            let of_added = added.iter().find(|token| token["content"] == **name).map(|token| &token["id"]);
+            let id = of_added.or_else(|| vocabulary.get(name)).and_then(Value::as_u64);
+            let id = id.ok_or_else(|| {
+                format!("has no token {name}, which is its {role}; use the tokenizer of this model")
+            })?;
+            *place = (name, id);
+        }
+        let model = match self.class {
+            Class::Roberta => byte_level_bpe(own["model"]["vocab"].clone(), own["model"]["merges"].clone()),
+            Class::XlmRoberta => unigram(own["model"]["vocab"].clone()),
+            Class::Bert | Class::DistilBert | Class::Mpnet | Class::AsItIs => {
+                word_piece(vocabulary, &named["unk_token"].0)
+            }
+        };
+        let mut built = self.class.build(model, &own, &self.flags()?, frame);
+        built["added_tokens"] = Value::Array(added);
+        if self.vocabulary_file == "tokenizer.json" {
+            self.tell_conflicts(&own, &built);
+        }
+        Ok((built, names))
     }
 
-    /// BERT's tokenizer of this vocabulary.
-    fn rebuilt(&self, vocabulary: &Fields, own: Option<&Value>) -> Result<Value, String> {
-        let mut definition = word_piece(vocabulary.clone(), &self.flags()?);
-        let named = self.named_tokens();
-        if let Some(unknown) = named.get("unk_token") {
-            definition["model"]["unk_token"] = json!(unknown);
+    /// Texts are cut and padded at their end here.
+    fn refuse_sides(&self) -> Result<(), String> {
+        let truncation = &self.own["truncation"]["direction"];
+        let side = self.config.get("truncation_side").unwrap_or(truncation);
+        if side.as_str().is_some_and(|side| !side.eq_ignore_ascii_case("right")) {
+            return Err(format!("truncation_side {side} is not supported; texts are cut at their end"));
         }
-        let config_decides = self.config.contains_key("added_tokens_decoder");
-        let base = own.filter(|_| !config_decides).map(added_of).unwrap_or_default();
-        definition["added_tokens"] = self.added(base, vocabulary, &SPECIAL_TOKENS);
-        Ok(definition)
+        if self.config.get("split_special_tokens") == Some(&Value::Bool(true)) {
+            return Err("split_special_tokens true is not supported; set it to false".into());
+        }
+        Ok(())
     }
 
     /// The flags given, without those left out or `null`.
     fn flags(&self) -> Result<Fields, String> {
         let mut flags = Fields::new();
-        for (name, _) in FLAGS {
+        for name in FLAGS.into_iter().map(|(flag, _)| flag).chain(["add_prefix_space"]) {
             match self.config.get(name) {
                 None | Some(Value::Null) => {}
                 Some(flag @ Value::Bool(_)) => drop(flags.insert(name.into(), flag.clone())),
@@ -174,19 +195,36 @@ impl Files {
         Ok(flags)
     }
 
-    /// The special tokens that the folder gives other names than BERT's.
-    fn named_tokens(&self) -> BTreeMap<&str, String> {
-        let text = |value: &Value| value.as_str().map(String::from).or_else(|| content(value));
-        let named = self.config.iter().filter(|(name, _)| name.ends_with("_token"));
-        named.filter_map(|(name, value)| Some((name.as_str(), text(value)?))).collect()
+    /// The special tokens by role, those of the class with the folder's names for them, and what the folder says of
+    /// each.
+    fn named_tokens(&self) -> BTreeMap<String, (String, Value)> {
+        let of_class = self.class.tokens().iter().map(|(role, name)| (*role, (*name, json!({}))));
+        let mut named: BTreeMap<String, (String, Value)> =
+            of_class.map(|(role, (name, said))| (role.to_owned(), (name.to_owned(), said))).collect();
+        if self.class == Class::Mpnet {
+            named.insert("mask_token".into(), ("<mask>".into(), json!({ "lstrip": true })));
+        }
+        for (role, value) in self.config.iter().filter(|(role, _)| role.ends_with("_token")) {
+            if let Some(name) = text_of(value) {
+                let said = if value.is_object() { value.clone() } else { json!({}) };
+                let said = named.remove(role).filter(|_| !value.is_object()).map_or(said, |(_, said)| said);
+                named.insert(role.clone(), (name, said));
+            }
+        }
+        named
     }
 
     /// Added tokens by id: those of `tokenizer.json`, of the folder's other files, and the special tokens by name.
     /// A name that the vocabulary does not have is left out: no embedding belongs to it.
-    fn added(&self, own: Vec<Value>, vocabulary: &Fields, special: &[&str]) -> Value {
+    fn added(
+        &self,
+        own: Vec<Value>,
+        vocabulary: &Fields,
+        named: &BTreeMap<String, (String, Value)>,
+    ) -> Vec<Value> {
         let mut by_id: BTreeMap<u64, Value> = BTreeMap::new();
         let own = own.into_iter().filter_map(|token| Some((token["id"].as_u64()?, whole_token(token))));
-        let named = self.named_tokens();
+        let extra = self.extra_tokens();
         if let Some(decoder) = self.config.get("added_tokens_decoder").and_then(Value::as_object) {
             by_id.extend(own);
             for (id, token) in decoder {
@@ -195,60 +233,66 @@ impl Files {
                 by_id.insert(id, whole_token(token));
             }
         } else {
-            let extra = self.extra_tokens();
-            let names = SPECIAL_TOKENS.into_iter().chain(named.values().chain(&extra).map(String::as_str));
+            let special = |token: &str| {
+                named.values().any(|(name, _)| name == token) || extra.iter().any(|(name, _)| name == token)
+            };
             for (token, id) in &self.added_tokens {
                 let Some(number) = id.as_u64() else { continue };
-                let special = names.clone().any(|name| name == token);
+                let special = special(token);
                 let token = json!({ "id": id, "content": token, "special": special, "normalized": !special });
                 by_id.insert(number, whole_token(token));
             }
             by_id.extend(own);
         }
         let mut added: Vec<Value> = by_id.into_values().collect();
-        let names = special
-            .iter()
-            .map(|name| (*name).to_owned())
-            .chain(named.into_values())
-            .chain(self.extra_tokens());
-        for name in names {
-            if let Some(id) = vocabulary.get(&name)
-                && !added.iter().any(|token| token["content"] == name)
+        // In the order of their ids, as a class lists them.
+        let mut missing: BTreeMap<u64, Value> = BTreeMap::new();
+        for (name, said) in named.values().chain(&extra) {
+            if let Some(id) = vocabulary.get(name).and_then(Value::as_u64)
+                && !added.iter().any(|token| token["content"] == **name)
             {
-                added.push(special_token(&name, id));
+                let mut token = if said.is_object() { said.clone() } else { json!({}) };
+                (token["id"], token["content"], token["special"]) = (json!(id), json!(name), json!(true));
+                missing.entry(id).or_insert(whole_token(token));
             }
         }
-        Value::Array(added)
+        added.extend(missing.into_values());
+        added
     }
 
     /// Special tokens without a role.
-    fn extra_tokens(&self) -> Vec<String> {
+    fn extra_tokens(&self) -> Vec<(String, Value)> {
         let lists = ["additional_special_tokens", "extra_special_tokens"];
         let tokens = lists.iter().filter_map(|name| self.config.get(*name)?.as_array()).flatten();
-        tokens.filter_map(|token| token.as_str().map(String::from).or_else(|| content(token))).collect()
+        tokens.filter_map(|token| Some((text_of(token)?, token.clone()))).collect()
     }
 
     /// Says in one line what `tokenizer.json` says otherwise than the tokenizer that is used.
     fn tell_conflicts(&self, own: &Value, used: &Value) {
         let mut differences = Vec::new();
         let (theirs, ours) = (&own["normalizer"], &used["normalizer"]);
-        if theirs["type"] == ours["type"] {
+        if theirs["type"] != ours["type"] {
+            differences.push(format!("normalizer {}", theirs["type"]));
+        } else if theirs["type"] == "BertNormalizer" {
             for (flag, name) in FLAGS {
                 if theirs[name] != ours[name] {
                     let said = if self.config.contains_key(flag) { "says" } else { "by default means" };
                     differences.push(format!("{name} {} where {flag} {said} {}", theirs[name], ours[name]));
                 }
             }
-        } else {
-            differences.push(format!("normalizer {}", theirs["type"]));
         }
         if own["pre_tokenizer"]["type"] != used["pre_tokenizer"]["type"] {
             differences.push(format!("pre_tokenizer {}", own["pre_tokenizer"]["type"]));
         }
         for name in ["max_input_chars_per_word", "continuing_subword_prefix"] {
-            if own["model"][name] != used["model"][name] {
+            let same = own["model"][name] == used["model"][name];
+            if self.class.model() == Some("WordPiece") && !same {
                 differences.push(format!("{name} {}", own["model"][name]));
             }
+        }
+        let prefixed = |of: &Value| of["pre_tokenizer"]["add_prefix_space"].clone();
+        if self.class == Class::Roberta && prefixed(own) != prefixed(used) {
+            differences.push(format!("add_prefix_space {}", prefixed(own)));
         }
         if !differences.is_empty() {
             warn_once(&format!(
@@ -256,14 +300,49 @@ impl Files {
                  there, or set tokenizer_class to PreTrainedTokenizerFast to take tokenizer.json as it is",
                 self.folder,
                 differences.join(", "),
-                self.class,
+                self.class_name,
             ));
         }
     }
 }
 
-/// The tokens of a `vocab.txt`, one a line.
-fn read_vocabulary(path: &Path) -> Result<Option<Vec<String>>, EncoderError> {
+/// The file with the vocabulary, and a `tokenizer.json`, of which the older files give the model alone.
+fn read_vocabulary(folder: &Path, class: Class) -> Result<(&'static str, Value), EncoderError> {
+    let path = folder.join("tokenizer.json");
+    if let Some(bytes) = read_if_there(&path)? {
+        return Ok(("tokenizer.json", parse_json(&path, &bytes)?));
+    }
+    let missing = |remedy: &str| Err(EncoderError::FileMissing { path: path.clone(), remedy: remedy.into() });
+    match class {
+        Class::Bert | Class::DistilBert | Class::Mpnet => match read_words(&folder.join("vocab.txt"))? {
+            Some(words) => {
+                let vocabulary = words.into_iter().enumerate().map(|(id, word)| (word, json!(id))).collect();
+                Ok(("vocab.txt", json!({ "model": word_piece(vocabulary, "") })))
+            }
+            None => missing("a model folder holds tokenizer.json or vocab.txt; fetch one of them"),
+        },
+        Class::Roberta => {
+            let vocabulary: Option<Value> = read_json_if_there(&folder.join("vocab.json"))?;
+            match (vocabulary, read_words(&folder.join("merges.txt"))?) {
+                (Some(vocabulary), Some(lines)) => {
+                    let merges =
+                        lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with("#version"));
+                    Ok(("vocab.json", json!({ "model": byte_level_bpe(vocabulary, merges.collect()) })))
+                }
+                _ => missing(
+                    "such a model folder holds tokenizer.json, or vocab.json and merges.txt; fetch them",
+                ),
+            }
+        }
+        Class::XlmRoberta | Class::AsItIs => missing(
+            "no older file is read in its place; fetch it, or make it with transformers in Python: \
+             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
+        ),
+    }
+}
+
+/// The lines of a text file.
+fn read_words(path: &Path) -> Result<Option<Vec<String>>, EncoderError> {
     let Some(bytes) = read_if_there(path)? else { return Ok(None) };
     refuse_foreign(path, &bytes, Format::Text)?;
     let text = String::from_utf8(bytes).map_err(|_| EncoderError::Tokenizer {
@@ -292,12 +371,25 @@ fn name_the_model(definition: &mut Value) {
     model.insert("type".into(), json!(kind));
 }
 
+/// The tokens of a model with their ids.
+fn vocabulary(model: &Value) -> Fields {
+    match &model["vocab"] {
+        Value::Object(tokens) => tokens.clone(),
+        Value::Array(pieces) => {
+            let named = pieces.iter().enumerate().filter_map(|(id, piece)| Some((piece[0].as_str()?, id)));
+            named.map(|(piece, id)| (piece.to_owned(), json!(id))).collect()
+        }
+        _ => Fields::new(),
+    }
+}
+
 fn added_of(definition: &Value) -> Vec<Value> {
     definition["added_tokens"].as_array().cloned().unwrap_or_default()
 }
 
-fn content(token: &Value) -> Option<String> {
-    token["content"].as_str().map(String::from)
+/// The text of a token, given as itself or with what is said of it.
+fn text_of(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token["content"].as_str()).map(String::from)
 }
 
 /// An added token with every field that the library asks for.
@@ -311,63 +403,6 @@ fn whole_token(mut token: Value) -> Value {
         }
     }
     token
-}
-
-fn special_token(token: &str, id: &Value) -> Value {
-    json!({ "id": id, "content": token, "special": true,
-            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false })
-}
-
-/// The `tokenizer.json` of a BERT WordPiece tokenizer, with the flags of a `tokenizer_config.json`.
-pub(super) fn word_piece(vocabulary: Fields, flags: &Fields) -> Value {
-    let flag = |name: &str, default: Value| flags.get(name).cloned().unwrap_or(default);
-    let special =
-        SPECIAL_TOKENS.iter().filter_map(|token| Some(special_token(token, vocabulary.get(*token)?)));
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": special.collect::<Vec<_>>(),
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": true,
-            "handle_chinese_chars": flag("tokenize_chinese_chars", json!(true)),
-            "strip_accents": flag("strip_accents", Value::Null),
-            "lowercase": flag("do_lower_case", json!(true)),
-        },
-        "pre_tokenizer": { "type": "BertPreTokenizer" },
-        "post_processor": null,
-        "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
-        "model": {
-            "type": "WordPiece",
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": vocabulary,
-        },
-    })
-}
-
-/// The class and flags by which transformers rebuilds this very tokenizer: `BertTokenizer`, where it is what that
-/// class makes of vocabulary and flags, else none, and `tokenizer.json` is taken as it is.
-pub(super) fn python_class(definition: &Value) -> Fields {
-    let normalizer = &definition["normalizer"];
-    let flags = FLAGS.into_iter().map(|(flag, name)| (flag.to_owned(), normalizer[name].clone()));
-    let flags: Fields = flags.collect();
-    let mut bert = word_piece(Fields::new(), &flags);
-    bert["model"]["vocab"] = Value::Null;
-    let same = ["normalizer", "pre_tokenizer"].iter().all(|part| definition[part] == bert[part])
-        && ["type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word"]
-            .iter()
-            .all(|field| definition["model"][field] == bert["model"][field]);
-    // That class sets all five apart, so that they are found in texts.
-    let added = added_of(definition);
-    let same =
-        same && SPECIAL_TOKENS.iter().all(|token| added.iter().any(|added| added["content"] == *token));
-    let class = if same { "BertTokenizer" } else { "PreTrainedTokenizerFast" };
-    let mut fields = if same { flags } else { Fields::new() };
-    fields.insert("tokenizer_class".into(), json!(class));
-    fields
 }
 
 /// Puts lower-casing before the normalizer, unless that lower-cases by itself.

@@ -1,29 +1,36 @@
 //! Texts to token ids, exactly as transformers' fast tokenizers do it.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use contaccum_files::{ContentHash, ContentHasher, write_json};
 use serde_json::{Map, Value, json};
-use tokenizers::{ModelWrapper, Tokenizer, processors::bert::BertProcessing};
+use tokenizers::{ModelWrapper, Tokenizer};
 
 use crate::{EncoderError, TokenSequence, error::one_line};
+use classes::{BERT_TOKENS, Class, Fields, python_class, word_piece};
 use cutting::{Cutter, Tokens};
-use definition::word_piece;
+use definition::Definition;
+use frame::Frame;
 use guard::guarded;
 
+mod charsmap;
+mod classes;
 mod components;
 mod cutting;
 mod definition;
+mod frame;
 mod guard;
-
-/// The tokens every BERT vocabulary sets apart, in the order a vocabulary of ours opens with.
-const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+mod places;
+mod runs;
 
 /// How a passage's title and text become one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PassageFormat {
-    /// A segment pair: `[CLS] title [SEP] text [SEP]`, the text with token type 1.
+    /// A segment pair: `[CLS] title [SEP] text [SEP]`, the text with token type 1 where the model has types.
     Pair,
     /// One segment: `[CLS] title text [SEP]`.
     Joined,
@@ -39,31 +46,32 @@ impl PassageFormat {
     }
 }
 
-/// A BERT tokenizer. Every method takes `&self` and may be called from many threads.
+/// The tokenizer of a model. Every method takes `&self` and may be called from many threads.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
     cutter: Cutter,
-    cls: u32,
-    sep: u32,
+    frame: Frame,
+    /// Special tokens by role, such as `pad_token`.
+    names: BTreeMap<String, String>,
     vocabulary_size: usize,
     token_types: usize,
 }
 
 impl TextTokenizer {
-    /// Reads the tokenizer of a model folder as transformers does: `tokenizer.json` or `vocab.txt`, with the class,
-    /// the flags and the added tokens of `tokenizer_config.json`; where that names BERT's class or none, the vocabulary
-    /// alone is taken from `tokenizer.json`, and a warning told where the two disagree.
+    /// Reads the tokenizer of a model folder as transformers does: `tokenizer.json`, `vocab.txt`, or `vocab.json` and
+    /// `merges.txt`, with the class, the flags and the added tokens of `tokenizer_config.json`; where that names a class
+    /// that builds its own tokenizer (BERT's, DistilBERT's, MPNet's, RoBERTa's, XLM-R's), or none and the model is of
+    /// such a type, the vocabulary alone is taken from `tokenizer.json`, and a warning told where the two disagree.
     ///
     /// Truncation and padding stored in `tokenizer.json` are ignored. Where `sentence_bert_config.json` asks for
     /// `do_lower_case`, texts are lower-cased first.
     ///
     /// # Errors
-    /// When neither file is there, or the one that is does not make a BERT tokenizer or has a component that is not
-    /// let through.
+    /// When no such file is there, or the one that is makes no tokenizer, has a component that is not let through or
+    /// puts no special token around a text.
     pub fn from_folder(folder: &Path) -> Result<Self, EncoderError> {
-        let (place, definition) = definition::read(folder)?;
-        Self::from_definition(&place, &definition)
+        Self::from_definition(definition::read(folder)?)
     }
 
     /// A lower-casing BERT WordPiece tokenizer of these words (continuations start with `##`), after the special
@@ -73,51 +81,48 @@ impl TextTokenizer {
     /// When a word comes twice or is a special token.
     pub fn from_vocabulary(words: Vec<String>) -> Result<Self, EncoderError> {
         let place = "vocabulary";
-        let mut seen: HashSet<&str> = SPECIAL_TOKENS.into();
+        let special = BERT_TOKENS.map(|(_, token)| token);
+        let mut seen: HashSet<&str> = special.into();
         if let Some(word) = words.iter().find(|word| !seen.insert(word)) {
             let what = format!("the word {word:?} comes twice; give each word once, without special tokens");
             return Err(EncoderError::Tokenizer { place: place.into(), what });
         }
-        let tokens = SPECIAL_TOKENS.into_iter().map(String::from).chain(words);
-        let vocabulary = tokens.enumerate().map(|(id, token)| (token, json!(id))).collect();
-        Self::from_definition(place, &word_piece(vocabulary, &Map::new()))
+        let tokens = special.into_iter().map(String::from).chain(words);
+        let vocabulary: Fields = tokens.enumerate().map(|(id, token)| (token, json!(id))).collect();
+        let frame = [("[CLS]", 2), ("[SEP]", 3)];
+        let model = word_piece(vocabulary, "[UNK]");
+        let mut tokenizer = Class::Bert.build(model, &Value::Null, &Map::new(), frame);
+        let added = special.iter().enumerate().map(|(id, token)| {
+            json!({ "id": id, "content": token, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false })
+        });
+        tokenizer["added_tokens"] = added.collect();
+        let names = BERT_TOKENS.map(|(role, token)| (role.to_owned(), token.to_owned())).into();
+        Self::from_definition(Definition { place: place.into(), tokenizer, names, types: true })
     }
 
-    /// A tokenizer from the content of a `tokenizer.json`.
-    fn from_definition(place: &str, definition: &Value) -> Result<Self, EncoderError> {
-        let refuse = |what: String| EncoderError::Tokenizer { place: place.into(), what };
-        let traits = components::check(definition).map_err(refuse)?;
+    fn from_definition(definition: Definition) -> Result<Self, EncoderError> {
+        let Definition { place, tokenizer: definition, names, types } = definition;
+        let refuse = |what: String| EncoderError::Tokenizer { place: place.clone(), what };
+        let traits = components::check(&definition).map_err(refuse)?;
         let text = definition.to_string();
-        let mut tokenizer = guarded(|| Tokenizer::from_bytes(&text).map_err(|reason| reason.to_string()))
+        let tokenizer = guarded(|| Tokenizer::from_bytes(&text).map_err(|reason| reason.to_string()))
             .map_err(|reason| {
                 refuse(one_line(&format!("not a tokenizer that can be read: {reason}; fetch it again")))
             })?;
-        let mut ids = [0; SPECIAL_TOKENS.len()];
-        for (id, token) in ids.iter_mut().zip(SPECIAL_TOKENS) {
-            *id = tokenizer.token_to_id(token).ok_or_else(|| {
-                refuse(format!(
-                    "has no token {token}; use a BERT tokenizer, with {}",
-                    SPECIAL_TOKENS.join(" ")
-                ))
-            })?;
-        }
-        let [_, _, cls, sep, _] = ids;
-        if tokenizer.get_post_processor().is_none() {
-            // Framing is ours, but who reads the saved file needs it there.
-            let frame = BertProcessing::new(("[SEP]".into(), sep), ("[CLS]".into(), cls));
-            tokenizer.with_post_processor(Some(frame));
-        }
+        let frame = Frame::of(&tokenizer, types).map_err(refuse)?;
         let largest_id = tokenizer.get_vocab(true).into_values().max().unwrap_or_default();
         let cutter = Cutter::new(&tokenizer, traits);
-        let vocabulary_size = largest_id as usize + 1;
-        let tokenizer = Self { tokenizer, cutter, cls, sep, vocabulary_size, token_types: 2 };
-        tokenizer.try_out().and_then(|()| tokenizer.check_frame()).map_err(refuse)?;
+        let vocabulary_size = largest_id.max(frame.largest_id()) as usize + 1;
+        let token_types = if types { 2 } else { 1 };
+        let tokenizer = Self { tokenizer, cutter, frame, names, vocabulary_size, token_types };
+        tokenizer.try_out().map_err(refuse)?;
         Ok(tokenizer)
     }
 
-    /// The tokenizer for a model with this many token types: with one, all tokens are of type 0.
+    /// The tokenizer for a model with this many token types: with one, or none, all tokens are of type 0.
     pub(crate) fn with_token_types(self, token_types: usize) -> Self {
-        Self { token_types, ..self }
+        Self { token_types: token_types.clamp(1, self.token_types), ..self }
     }
 
     /// Tokenises texts of every kind, so that what cannot work is known before a long run and not in its middle.
@@ -136,24 +141,10 @@ impl TextTokenizer {
         })
     }
 
-    /// Sequences are framed here, so that a length can be given with each; a file that frames otherwise is refused.
-    fn check_frame(&self) -> Result<(), String> {
-        let pair = ("a", "b");
-        let theirs = guarded(|| self.tokenizer.encode_fast(pair, true).map_err(|reason| reason.to_string()))?;
-        let ours = self.pair(pair.0, pair.1, usize::MAX)?;
-        let types = theirs.get_type_ids().iter().enumerate();
-        let same_types = types.into_iter().all(|(i, &kind)| kind == u32::from(i >= ours.second_segment));
-        if theirs.get_ids() == ours.ids && same_types {
-            Ok(())
-        } else {
-            Err("does not frame a pair as [CLS] a [SEP] b [SEP]; use a BERT tokenizer".into())
-        }
-    }
-
-    /// `[CLS] text [SEP]`, cut to `max_length` tokens.
+    /// The text between its special tokens (`[CLS] text [SEP]`), cut to `max_length` tokens.
     ///
     /// # Errors
-    /// When `max_length` is below 3.
+    /// When `max_length` leaves no room beside them.
     pub fn query(&self, text: &str, max_length: usize) -> Result<TokenSequence, EncoderError> {
         self.sequence(text, None, max_length)
     }
@@ -162,7 +153,7 @@ impl TextTokenizer {
     /// title leaves the text as a single segment.
     ///
     /// # Errors
-    /// When `max_length` is below 3.
+    /// When `max_length` leaves no room beside the special tokens of a pair, which RoBERTa's kind has four of.
     pub fn passage(
         &self,
         title: &str,
@@ -184,12 +175,17 @@ impl TextTokenizer {
         self.vocabulary_size
     }
 
-    /// Hash of everything that decides the tokens of a text, whatever files it was read from: of the frame, which is
-    /// always BERT's, and of how tokens become a text again nothing.
+    /// Hash of everything that decides the tokens of a text, whatever files it was read from; of how tokens become a
+    /// text again nothing.
     pub fn fingerprint(&self) -> ContentHash {
         let whole = json!(self.tokenizer);
         let deciding = ["added_tokens", "normalizer", "pre_tokenizer", "model"].map(|part| &whole[part]);
-        ContentHasher::of(json!([deciding, self.cls, self.sep, self.token_types]).to_string().as_bytes())
+        // Of BERT's frame the two tokens alone, as versions did that knew no other.
+        let parts = match (self.frame.is_bert(), self.frame.around()) {
+            (true, [cls, sep]) => json!([deciding, cls[0], sep[0], self.token_types]),
+            (false, _) => json!([deciding, self.frame, self.token_types]),
+        };
+        ContentHasher::of(parts.to_string().as_bytes())
     }
 
     /// Writes `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and, for WordPiece, `vocab.txt`.
@@ -201,13 +197,19 @@ impl TextTokenizer {
         // What is no added token is not named, lest a reader makes it one; padding is always asked for.
         let added = self.tokenizer.get_added_tokens_decoder();
         let is_added = |name: &str| added.values().any(|token| token.content == name);
-        let names = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
-        let named = names.into_iter().zip(SPECIAL_TOKENS);
-        let named = named.filter(|(role, token)| *role == "pad_token" || is_added(token));
-        let tokens: Map<String, Value> = named.map(|(role, token)| (role.into(), token.into())).collect();
+        let named = self.names.iter().filter(|(role, token)| *role == "pad_token" || is_added(token));
+        let mut tokens: Map<String, Value> =
+            named.map(|(role, token)| (role.clone(), token.as_str().into())).collect();
+        if let Some(pad) = self.padding_token() {
+            tokens.entry("pad_token").or_insert(pad.into());
+        }
         let mut config = tokens.clone();
         config.insert("model_max_length".into(), json!(max_length));
-        config.extend(definition::python_class(&json!(self.tokenizer)));
+        let types = self.token_types > 1;
+        let inputs = ["input_ids", "token_type_ids", "attention_mask"];
+        let inputs: Vec<_> = inputs.into_iter().filter(|name| types || *name != "token_type_ids").collect();
+        config.insert("model_input_names".into(), json!(inputs));
+        config.extend(python_class(&json!(self.tokenizer), self.frame.is_bert()));
         write_json(&folder.join("tokenizer.json"), &self.tokenizer)?;
         write_json(&folder.join("tokenizer_config.json"), &config)?;
         write_json(&folder.join("special_tokens_map.json"), &tokens)?;
@@ -217,6 +219,13 @@ impl TextTokenizer {
             })?;
         }
         Ok(())
+    }
+
+    /// A token to pad with where the folder names none; it is masked, so that any would do.
+    fn padding_token(&self) -> Option<String> {
+        let known = ["[PAD]", "<pad>"].into_iter().find(|token| self.tokenizer.token_to_id(token).is_some());
+        let last = || self.tokenizer.id_to_token(*self.frame.around().concat().last()?);
+        known.map(String::from).or_else(last)
     }
 
     /// The content of `vocab.txt`, where the model is WordPiece and has a token for every id.
@@ -232,8 +241,10 @@ impl TextTokenizer {
         second: Option<&str>,
         max_length: usize,
     ) -> Result<TokenSequence, EncoderError> {
-        if max_length < 3 {
-            return Err(EncoderError::MaxLengthTooSmall { max_length });
+        let segments = if second.is_some() { 2 } else { 1 };
+        let least = (self.frame.tokens(1) + 1).max(self.frame.tokens(segments));
+        if max_length < least {
+            return Err(EncoderError::MaxLengthTooSmall { max_length, least });
         }
         let framed = match second {
             None => self.single(first, max_length),
@@ -248,12 +259,12 @@ impl TextTokenizer {
 
     fn single(&self, text: &str, max_length: usize) -> Result<TokenSequence, String> {
         let mut tokens = self.tokens(text);
-        let ids = self.framed([tokens.first(max_length - 2)?]);
+        let ids = self.frame.of_one(tokens.first(max_length - self.frame.tokens(1))?);
         Ok(TokenSequence { second_segment: ids.len(), ids })
     }
 
     fn pair(&self, first: &str, second: &str, max_length: usize) -> Result<TokenSequence, String> {
-        let room = max_length - 3;
+        let room = max_length - self.frame.tokens(2);
         let (mut first, mut second) = (self.tokens(first), self.tokens(second));
         // One token more than there is room for tells that there are too many.
         let most = room.saturating_add(1);
@@ -263,20 +274,9 @@ impl TextTokenizer {
             false => lengths.0 > lengths.1,
         };
         let (of_first, of_second) = share(room, lengths, longer);
-        let ids = self.framed([first.first(of_first)?, second.first(of_second)?]);
-        let second_segment = if self.token_types > 1 { of_first + 2 } else { ids.len() };
+        let (ids, second_segment) = self.frame.of_two(first.first(of_first)?, second.first(of_second)?);
+        let second_segment = if self.token_types > 1 { second_segment } else { ids.len() };
         Ok(TokenSequence { ids, second_segment })
-    }
-
-    /// `[CLS] a [SEP] b [SEP]`.
-    fn framed<const SEGMENTS: usize>(&self, segments: [&[u32]; SEGMENTS]) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(1 + segments.iter().map(|segment| segment.len() + 1).sum::<usize>());
-        ids.push(self.cls);
-        for segment in segments {
-            ids.extend_from_slice(segment);
-            ids.push(self.sep);
-        }
-        ids
     }
 }
 
