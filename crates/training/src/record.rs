@@ -169,24 +169,24 @@ impl RunRecorder {
     /// Adds the metrics of an evaluation to the record of `update`, the last one.
     ///
     /// # Errors
-    /// When a file cannot be written; the record is then as it was.
+    /// When a file cannot be written; the metrics then go into the record before the next.
     pub fn record_evaluation(
         &mut self,
         update: usize,
         dev: &BTreeMap<String, f64>,
     ) -> Result<(), RecordError> {
         let fields = serde_json::to_value(dev).expect("numbers under string keys are JSON");
+        let mut replaced = Ok(());
         if self.last.update == update && !self.last.evaluated {
             let fields = serde_json::to_string(dev).expect("numbers under string keys are JSON");
             let record = self.last.text.trim_end();
             let record = record.strip_suffix('}').expect("a record is a JSON object");
             let text = format!("{record},\"dev\":{fields}}}\n");
-            self.metrics
-                .replace_last(self.last.text.as_bytes(), text.as_bytes())
-                .map_err(failed("written", &self.metrics_path))?;
+            replaced = self.metrics.replace_last(self.last.text.as_bytes(), text.as_bytes());
             self.last = Line { text, update, evaluated: true };
         }
-        self.write_scalars(update, scalars("dev", &fields))
+        self.write_scalars(update, scalars("dev", &fields))?;
+        replaced.map_err(failed("written", &self.metrics_path))
     }
 
     fn write_scalars(&mut self, update: usize, scalars: Vec<(String, f32)>) -> Result<(), RecordError> {
