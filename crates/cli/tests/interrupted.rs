@@ -299,7 +299,7 @@ fn a_stopped_demo_leaves_nothing_behind() {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let running = || {
         let demo = names(folder.path()).first().map(|name| folder.path().join(name));
-        demo.is_some_and(|demo| lines(&demo.join("start/metrics.jsonl")) > 0)
+        demo.is_some_and(|demo| lines(&demo.join("grad-accum/metrics.jsonl")) > 0)
     };
     wait_for(&mut child, running);
     send("INT", &child);
