@@ -347,6 +347,17 @@ fn a_study_reuses_no_result_of_other_texts_another_start_or_other_judgments() {
     let before = trained();
     succeed(folder, study);
     assert_eq!(trained(), before);
+    // Where things lie is not what they are.
+    for (from, to) in [("out", "elsewhere"), ("data", "texts"), ("start", "begin")] {
+        fs::rename(folder.join(from), folder.join(to)).unwrap();
+    }
+    let moved = STUDY.replace("\"data\"", "\"texts\"").replace("\"start\"", "\"begin\"");
+    fs::write(folder.join("moved.toml"), moved).unwrap();
+    succeed(folder, "study moved.toml --output elsewhere");
+    for (from, to) in [("out", "elsewhere"), ("data", "texts"), ("start", "begin")] {
+        fs::rename(folder.join(to), folder.join(from)).unwrap();
+    }
+    assert_eq!(trained(), before);
 
     let corpus = folder.join("data/corpus.jsonl");
     let text = fs::read(&corpus).unwrap();

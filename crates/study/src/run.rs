@@ -115,7 +115,7 @@ impl StudyRun {
         let told = |value: Option<&toml::Value>| value.map_or("no value".to_owned(), ToString::to_string);
         let difference: Vec<String> = keys
             .into_iter()
-            .filter(|key| Setting::of(key).is_none_or(|setting| !setting.facts.role.decides_nothing()))
+            .filter(|key| Setting::of(key).is_none_or(|setting| !setting.facts.role.may_change_when_done()))
             .filter(|key| stored.get(*key) != wanted.get(*key))
             .map(|key| format!("{key} = {}, not {}", told(stored.get(key)), told(wanted.get(key))))
             .collect();

@@ -31,11 +31,12 @@ impl Role {
         }
     }
 
-    /// Whether it says nothing about what came of a run, so that a run done under another value stands.
-    pub fn decides_nothing(self) -> bool {
+    /// Whether a run that is done stands under another value: it says nothing about what came of the run, or what it
+    /// names is known by its content.
+    pub fn may_change_when_done(self) -> bool {
         match self {
-            Self::Records | Self::Place => true,
-            Self::Result | Self::Texts | Self::Banks | Self::Content | Self::Free | Self::Evaluation => false,
+            Self::Content | Self::Records | Self::Place => true,
+            Self::Result | Self::Texts | Self::Banks | Self::Free | Self::Evaluation => false,
         }
     }
 }
