@@ -6,7 +6,7 @@ use contaccum_files::{read_json_if_there, write_json};
 use serde_json::{Map, Value};
 
 use crate::families::{Decides, Family, Fields, Read, family_of};
-use crate::{Architecture, EncoderError, Fingerprint};
+use crate::{Architecture, DenseShape, EncoderError, Fingerprint};
 
 /// What a `config.json` says: the family, its fields as transformers names them, and the [`Architecture`] that they
 /// describe. A fresh one is made from a [`crate::BertConfig`].
@@ -15,11 +15,13 @@ pub struct ModelConfig {
     family: &'static Family,
     fields: Read,
     architecture: Architecture,
+    dense: Vec<DenseShape>,
 }
 
 impl PartialEq for ModelConfig {
     fn eq(&self, other: &Self) -> bool {
-        (self.family.model_type, &self.fields) == (other.family.model_type, &other.fields)
+        let parts = |one: &Self| (one.family.model_type, one.dense.clone());
+        parts(self) == parts(other) && self.fields == other.fields
     }
 }
 
@@ -55,12 +57,28 @@ impl ModelConfig {
     fn of_family(family: &'static Family, fields: &Map<String, Value>) -> Result<Self, String> {
         let mut fields = Fields::new(fields);
         let architecture = (family.read)(&mut fields)?;
-        Ok(Self { family, fields: fields.read, architecture })
+        Ok(Self { family, fields: fields.read, architecture, dense: Vec::new() })
     }
 
     /// What the encoder looks like.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// The same with these `Dense` modules behind the pooling.
+    #[must_use]
+    pub fn with_dense(self, dense: Vec<DenseShape>) -> Self {
+        Self { dense, ..self }
+    }
+
+    /// The `Dense` modules behind the pooling.
+    pub fn dense(&self) -> &[DenseShape] {
+        &self.dense
+    }
+
+    /// Width of a text's vector.
+    pub fn dim(&self) -> usize {
+        self.dense.last().map_or(self.architecture.width, |last| last.outputs)
     }
 
     /// The family, by its `model_type`.
@@ -82,7 +100,8 @@ impl ModelConfig {
             Decides::Dropout => (name.clone(), rate.into()),
             Decides::Vectors | Decides::Neither => (name.clone(), value.clone()),
         });
-        Self::of_family(self.family, &fields.collect()).expect("fields that were read, and a dropout rate")
+        let config = Self::of_family(self.family, &fields.collect());
+        config.expect("fields that were read, and a dropout rate").with_dense(self.dense.clone())
     }
 
     /// Writes a `config.json` that transformers reads as this encoder.
@@ -100,6 +119,13 @@ impl ModelConfig {
     /// What decides the vector that a sequence of tokens gets.
     pub fn fingerprint(&self) -> Fingerprint {
         let fields = self.fields_that_decide(Decides::Vectors);
+        let fields = match self.dense.as_slice() {
+            [] => fields,
+            dense => {
+                let told: Vec<String> = dense.iter().map(ToString::to_string).collect();
+                fields.with("dense", told.join(", "))
+            }
+        };
         match self.family.model_type {
             // Records of BERT are older than that there was another family.
             "bert" => fields,

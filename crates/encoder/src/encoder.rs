@@ -5,7 +5,7 @@ use contaccum_kernels::{
 };
 
 use crate::activations::Keep;
-use crate::blocks::Weights;
+use crate::blocks::{Dense, Weights};
 use crate::gradient::Gradient;
 use crate::pass::{Pass, PassLimits, Workspace};
 use crate::transformer::{DropoutStream, Transformer};
@@ -57,7 +57,15 @@ impl Encoder {
 
     /// Width of a vector.
     pub fn dim(&self) -> usize {
-        self.config.architecture().width
+        self.config.dim()
+    }
+
+    fn dense(&self) -> Dense<'_> {
+        Dense {
+            shapes: self.config.dense(),
+            linears: &self.layout.dense,
+            weights: Weights { values: &self.weights, rounded: None },
+        }
     }
 
     fn transformer<'a>(&'a self, rounded: Option<&'a [Bf16Weight]>) -> Transformer<'a> {
@@ -96,8 +104,16 @@ impl Encoder {
         }
         transformer.forward(pass, workspace, dropout);
         let out = &mut out[..sequences * self.dim()];
-        let (hidden, offsets) = (&workspace.hidden, pass.tokens.offsets());
-        pool_forward(self.settings.pooling, hidden, offsets, self.dim(), out, &mut pass.winners);
+        let (hidden, offsets, width) =
+            (&workspace.hidden, pass.tokens.offsets(), self.config.architecture().width);
+        let (pooling, winners) = (self.settings.pooling, &mut pass.winners);
+        match pass.dense.pooled(sequences, width) {
+            None => pool_forward(pooling, hidden, offsets, width, out, winners),
+            Some(pooled) => {
+                pool_forward(pooling, hidden, offsets, width, pooled, winners);
+                self.dense().forward(&mut pass.dense, sequences, out);
+            }
+        }
         if self.settings.normalize {
             normalize_forward(out, &mut pass.lengths[..sequences]);
             pass.vectors[..out.len()].copy_from_slice(out);
@@ -137,10 +153,14 @@ impl Encoder {
             let vectors = &pass.vectors[..vector_gradient.len()];
             normalize_backward(vectors, &pass.lengths[..sequences], vector_gradient);
         }
-        let offsets = pass.tokens.offsets();
-        let (pooling, into) = (self.settings.pooling, &mut workspace.gradient);
-        pool_backward(pooling, vector_gradient, offsets, self.dim(), &pass.winners, into);
         let gradient = &mut Gradient::new(&self.layout, gradient);
+        let pooled_gradient = match self.config.dense() {
+            [] => vector_gradient,
+            _ => self.dense().backward(&mut pass.dense, sequences, vector_gradient, gradient),
+        };
+        let (offsets, width) = (pass.tokens.offsets(), self.config.architecture().width);
+        let (pooling, into) = (self.settings.pooling, &mut workspace.gradient);
+        pool_backward(pooling, pooled_gradient, offsets, width, &pass.winners, into);
         self.transformer(None).backward(pass, workspace, dropout, gradient);
     }
 }

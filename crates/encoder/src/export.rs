@@ -1,13 +1,19 @@
 //! A trained encoder as a sentence-transformers folder, in the schema before 5.4 that every reader accepts.
 
-use std::{fmt::Write as _, fs, io, io::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use contaccum_files::{create_folder, read_json_if_there, write, write_folder, write_json};
 use serde_json::{Map, Value, json};
 
 use crate::{
     EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, Pair, PassageFormat, Pooling, Similarity,
-    TextTokenizer, error::one_line, folder::is_hub_name, settings::pooling_flag, weights::save_weights,
+    TextTokenizer, error::one_line, folder::is_hub_name, layout::FIRST_DENSE, settings::pooling_flag,
+    weights::save_weights,
 };
 
 /// What a reader of the exported folder is told beside the settings.
@@ -39,9 +45,9 @@ pub fn export_folder(
     check_export_target(path)?;
     write_folder(path, |folder| {
         config.write(&folder.join("config.json"))?;
-        save_weights(&folder.join("model.safetensors"), layout, weights)?;
+        let dense = write_settings(folder, config, settings)?;
+        save_weights(&folder.join("model.safetensors"), &dense, layout, weights)?;
         tokenizer.save(folder, settings.max_seq_length)?;
-        write_settings(folder, config, settings)?;
         ModelRecord::of(settings, card.pair.clone()).write(folder)?;
         let text = card.render(config, settings);
         Ok(write(&folder.join("README.md"), |file| file.write_all(text.as_bytes()))?)
@@ -71,15 +77,33 @@ pub fn check_export_target(path: &Path) -> Result<(), EncoderError> {
     if ours { Ok(()) } else { Err(refuse()) }
 }
 
-/// The files beside model and tokenizer that say how a text becomes a vector.
-fn write_settings(folder: &Path, config: &ModelConfig, settings: &ModelSettings) -> Result<(), EncoderError> {
-    let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
-    if settings.normalize {
-        modules.push(("2_Normalize", "Normalize"));
-    }
+/// The files beside model and tokenizer that say how a text becomes a vector; where the weights of the `Dense` modules
+/// belong.
+fn write_settings(
+    folder: &Path,
+    config: &ModelConfig,
+    settings: &ModelSettings,
+) -> Result<Vec<PathBuf>, EncoderError> {
+    let dense = config.dense().iter().map(|_| "Dense");
+    let kinds =
+        ["Transformer", "Pooling"].into_iter().chain(dense).chain(settings.normalize.then_some("Normalize"));
+    let path = |(i, kind)| if i == 0 { String::new() } else { format!("{i}_{kind}") };
+    let modules: Vec<(String, &str)> = kinds.enumerate().map(|(i, kind)| (path((i, kind)), kind)).collect();
     for (path, _) in &modules[1..] {
         let module = folder.join(path);
         create_folder(&module)?;
+    }
+    let mut inputs = config.architecture().width;
+    let mut dense_files = Vec::new();
+    for (shape, (path, _)) in config.dense().iter().zip(&modules[FIRST_DENSE..]) {
+        let fields = json!({
+            "in_features": std::mem::replace(&mut inputs, shape.outputs),
+            "out_features": shape.outputs,
+            "bias": shape.bias,
+            "activation_function": shape.activation.class(),
+        });
+        write_json(&folder.join(path).join("config.json"), &fields)?;
+        dense_files.push(folder.join(path).join("model.safetensors"));
     }
     let modules: Vec<Value> = modules
         .iter()
@@ -106,7 +130,7 @@ fn write_settings(folder: &Path, config: &ModelConfig, settings: &ModelSettings)
         "similarity_fn_name": settings.similarity,
     });
     write_json(&folder.join("config_sentence_transformers.json"), &usage)?;
-    Ok(())
+    Ok(dense_files)
 }
 
 impl ModelCard {
@@ -135,7 +159,7 @@ impl ModelCard {
             Similarity::Cosine => "cosine",
         };
         let mut facts = vec![
-            ("Dimensions".to_owned(), config.architecture().width.to_string()),
+            ("Dimensions".to_owned(), config.dim().to_string()),
             ("Layers".to_owned(), config.architecture().layers.len().to_string()),
             ("Pooling".to_owned(), pooling.to_owned()),
             ("Normalised".to_owned(), if settings.normalize { "yes" } else { "no" }.to_owned()),

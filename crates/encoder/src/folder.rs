@@ -8,8 +8,9 @@ use std::{
 use crate::{
     EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, TextTokenizer,
     hub::Hub,
+    modules::Modules,
     notice::warn_once,
-    settings::{Modules, Usage},
+    settings::Usage,
     weights::{load_weights, read_weights},
 };
 
@@ -70,12 +71,14 @@ impl ModelFolder {
         &self.path
     }
 
-    /// Reads and validates `config.json`.
+    /// Reads and validates `config.json`, and what the `Dense` modules say.
     ///
     /// # Errors
-    /// As [`ModelConfig::read`].
+    /// As [`ModelConfig::read`], and of a `Dense` module that this program does not do.
     pub fn config(&self) -> Result<ModelConfig, EncoderError> {
-        ModelConfig::read(&self.transformer().join("config.json"))
+        let config = ModelConfig::read(&self.transformer().join("config.json"))?;
+        let dense = self.modules.dense_shapes(&self.path, config.architecture().width)?;
+        Ok(config.with_dense(dense))
     }
 
     /// Reads how texts become vectors: what the folder's sentence-transformers files record, or
@@ -157,7 +160,7 @@ impl ModelFolder {
     /// # Errors
     /// As [`load_weights`]; where only another format of weights is there, says how to convert it.
     pub fn weights(&self, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
-        load_weights(&self.weights_file()?, layout)
+        load_weights(&self.weights_file()?, &self.dense_files()?, layout)
     }
 
     /// As [`ModelFolder::weights`], into a buffer that is already there; after an error its content is of no use.
@@ -165,7 +168,7 @@ impl ModelFolder {
     /// # Errors
     /// As [`ModelFolder::weights`].
     pub fn read_weights(&self, layout: &Layout, weights: &mut [f32]) -> Result<(), EncoderError> {
-        read_weights(&self.weights_file()?, layout, weights)
+        read_weights(&self.weights_file()?, &self.dense_files()?, layout, weights)
     }
 
     /// `model.safetensors`, or the index of a model in several files.
@@ -175,18 +178,21 @@ impl ModelFolder {
         if let Some(path) = [whole.clone(), folder.join(SHARD_INDEX)].into_iter().find(|path| path.exists()) {
             return Ok(path);
         }
-        let convert = "convert them with transformers in Python: \
+        let convert = "with transformers in Python: \
                        AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)";
-        let found = fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            is_other_weights(&name).then_some(name)
-        });
-        let weights = match found.min() {
-            Some(file) => format!("only weights as {file} are"),
-            None => "no weights are".into(),
+        Err(weights_missing(&folder, convert))
+    }
+
+    /// The weights of the `Dense` modules.
+    fn dense_files(&self) -> Result<Vec<PathBuf>, EncoderError> {
+        let file = |module: &PathBuf| {
+            let folder = self.path.join(module);
+            let path = folder.join("model.safetensors");
+            let convert = "with sentence-transformers in Python: \
+                           SentenceTransformer(FOLDER).save(NEW_FOLDER)";
+            if path.exists() { Ok(path) } else { Err(weights_missing(&folder, convert)) }
         };
-        let remedy = format!("{weights} there; fetch model.safetensors or {convert}");
-        Err(EncoderError::FileMissing { path: whole, remedy })
+        self.modules.dense.iter().map(file).collect()
     }
 
     /// The folder of config, weights and tokenizer: the model folder itself but for the oldest schema.
@@ -201,6 +207,19 @@ fn no_folder_rather(name_or_path: &str, error: EncoderError) -> EncoderError {
     let path = Path::new(name_or_path);
     let meant = path.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && parent.is_dir());
     if meant { EncoderError::FolderMissing { path: path.into() } } else { error }
+}
+
+fn weights_missing(folder: &Path, convert: &str) -> EncoderError {
+    let found = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        is_other_weights(&name).then_some(name)
+    });
+    let weights = match found.min() {
+        Some(file) => format!("only weights as {file} are"),
+        None => "no weights are".into(),
+    };
+    let remedy = format!("{weights} there; fetch model.safetensors or convert them {convert}");
+    EncoderError::FileMissing { path: folder.join("model.safetensors"), remedy }
 }
 
 /// Which files a model saved in several parts consists of.

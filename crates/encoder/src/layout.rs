@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use crate::ModelConfig;
 use crate::architecture::{LayerShape, NormPlace, NormShape};
 use crate::blocks::{Linear, Norm};
+use crate::{DenseShape, ModelConfig};
+
+/// The number of a folder's first `Dense` module: behind transformer and pooling.
+pub(crate) const FIRST_DENSE: usize = 2;
 
 /// What a tensor is, which decides how it is drawn afresh and whether weight decay applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,9 @@ pub struct Layout {
     pub(crate) relative_bias: Option<Range<usize>>,
     pub(crate) layers: Vec<LayerLayout>,
     pub(crate) final_norm: Option<Norm>,
+    pub(crate) dense: Vec<Linear>,
+    /// How many of the tensors are the transformer's.
+    of_transformer: usize,
     embeddings: Range<usize>,
     len: usize,
 }
@@ -146,13 +152,35 @@ impl Layout {
             NormPlace::After => None,
             NormPlace::Before => Some(b.norm(names.final_norm, h)),
         };
+        let of_transformer = b.tensors.len();
+        let mut inputs = h;
+        let mut linear = |(index, shape): (usize, &DenseShape)| {
+            let name = format!("{}_Dense.linear", index + FIRST_DENSE);
+            b.linear(&[name], shape.outputs, std::mem::replace(&mut inputs, shape.outputs), shape.bias)
+        };
+        let dense = config.dense().iter().enumerate().map(&mut linear).collect();
         let Builder { tensors, len, .. } = b;
-        Self { tensors, embedding, relative_bias, layers, final_norm, embeddings, len }
+        Self { tensors, embedding, relative_bias, layers, final_norm, dense, of_transformer, embeddings, len }
     }
 
     /// Every tensor, in buffer order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+
+    /// The tensors of the transformer, in buffer order: the first of the buffer.
+    pub(crate) fn transformer_tensors(&self) -> &[Tensor] {
+        &self.tensors[..self.of_transformer]
+    }
+
+    /// The tensors of each `Dense` module.
+    pub(crate) fn dense_tensors(&self) -> impl Iterator<Item = &[Tensor]> {
+        let mut rest = &self.tensors[self.of_transformer..];
+        self.dense.iter().map(move |linear| {
+            let (own, behind) = rest.split_at(1 + usize::from(linear.bias.is_some()));
+            rest = behind;
+            own
+        })
     }
 
     /// The parameters of the embeddings, their LayerNorm included: the first of the buffer.
@@ -165,7 +193,7 @@ impl Layout {
         self.len
     }
 
-    /// The products of all layers, in the order of their indices.
+    /// The products of all layers, in the order of their indices; those of `Dense` modules are not among them.
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.layers.iter().flat_map(|l| {
             [&l.attention_inputs, &l.attention_output, &l.feed_forward_input, &l.feed_forward_output]

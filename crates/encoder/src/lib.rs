@@ -48,6 +48,7 @@ mod gradient;
 mod hub;
 mod layout;
 mod model;
+mod modules;
 mod notice;
 mod pass;
 mod record;
@@ -71,6 +72,7 @@ pub use fingerprint::{Difference, Fingerprint, Rounding, hash_numbers, tell_diff
 pub use folder::ModelFolder;
 pub use layout::{Layout, Tensor};
 pub use model::Model;
+pub use modules::{DenseActivation, DenseShape};
 pub use pass::{Pass, PassLimits, Workspace};
 pub use record::{ModelRecord, Pair, Side};
 pub use settings::{ModelSettings, Similarity};

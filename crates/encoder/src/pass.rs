@@ -6,6 +6,7 @@ use contaccum_kernels::{BUCKETS, Partials, Rotary, TokenRows, attention_scratch_
 
 use crate::activations::{Activations, Keep};
 use crate::architecture::{NormPlace, PositionTable};
+use crate::blocks::DenseRows;
 use crate::{Architecture, ModelConfig, PackedTokens};
 
 /// The largest pack a pass can take.
@@ -45,6 +46,7 @@ pub struct Pass {
     pub(crate) lengths: Vec<f32>,
     /// Of max pooling, the token that each value came from.
     pub(crate) winners: Vec<u32>,
+    pub(crate) dense: DenseRows,
 }
 
 impl Pass {
@@ -60,15 +62,18 @@ impl Pass {
             positions: Vec::with_capacity(limits.tokens),
             position_rows: Vec::with_capacity(limits.tokens),
             table,
-            vectors: resident_zeros(limits.sequences * width),
+            vectors: resident_zeros(limits.sequences * config.dim()),
             lengths: resident_zeros(limits.sequences),
             winners: vec![u32::MAX; limits.sequences * width],
+            dense: DenseRows::new(config.dense(), width, limits.sequences),
         }
     }
 
     /// Bytes that [`Pass::new`] allocates.
     pub fn memory_bytes(config: &ModelConfig, limits: PassLimits) -> usize {
-        let floats = limits.sequences * (2 * config.architecture().width + 1);
+        let width = config.architecture().width;
+        let of_one = config.dim() + width + 1 + DenseRows::floats(config.dense(), width);
+        let floats = limits.sequences * of_one;
         let token_words = 4 * limits.tokens + 2 * limits.sequences + 1;
         (floats + token_words) * size_of::<f32>() + limits.tokens
     }

@@ -5,13 +5,14 @@
 //! new paths (`sentence_transformers.base.modules.transformer.Transformer`, ...), one `pooling_mode` string, and
 //! the maximum length in `tokenizer_config.json`.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use contaccum_files::read_json_if_there;
 use contaccum_kernels::Pooling;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::modules::{Fields, Modules, unsupported};
 use crate::{EncoderError, ModelConfig, ModelRecord, PassageFormat};
 
 /// How two vectors are compared.
@@ -104,89 +105,6 @@ impl ModelSettings {
             ..plain
         })
     }
-}
-
-type Fields = Map<String, Value>;
-
-fn unsupported(place: &Path, what: String) -> EncoderError {
-    EncoderError::Unsupported { place: place.display().to_string(), what }
-}
-
-/// Where the parts of a model folder lie: what `modules.json` says, or everything at the top without one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Modules {
-    /// Folder of `config.json`, weights and tokenizer, relative to the model folder.
-    pub(crate) transformer: PathBuf,
-    /// Folder of the pooling's `config.json`; `None` in a plain Hugging Face folder.
-    pub(crate) pooling: Option<PathBuf>,
-    /// Whether vectors are normalised at the end.
-    pub(crate) normalize: bool,
-}
-
-#[derive(Deserialize)]
-struct Module {
-    #[serde(rename = "type")]
-    kind: String,
-    path: String,
-}
-
-impl Modules {
-    pub(crate) fn read(folder: &Path) -> Result<Self, EncoderError> {
-        let place = folder.join("modules.json");
-        let Some(modules) = read_json_if_there::<Vec<Module>>(&place)? else {
-            return Ok(Self { transformer: PathBuf::new(), pooling: None, normalize: false });
-        };
-        let mut kinds = Vec::new();
-        for module in &modules {
-            // A module's path comes from a download: it may not point out of its folder.
-            if !Path::new(&module.path).components().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(unsupported(&place, format!("module path {:?} leaves the folder", module.path)));
-            }
-            kinds.push(module_kind(&module.kind).ok_or_else(|| {
-                let known = "Transformer, Pooling and Normalize of sentence-transformers are";
-                unsupported(&place, format!("module {} is not supported; only {known}", module.kind))
-            })?);
-        }
-        let normalize = match kinds.as_slice() {
-            ["Transformer", "Pooling"] => false,
-            ["Transformer", "Pooling", "Normalize"] => true,
-            _ => {
-                let what = format!("modules {kinds:?} in this order are not supported");
-                let remedy = "Transformer, Pooling and perhaps Normalize must follow each other";
-                return Err(unsupported(&place, format!("{what}; {remedy}")));
-            }
-        };
-        if let Some(module) = modules.get(2) {
-            check_normalize(&folder.join(&module.path).join("config.json"))?;
-        }
-        Ok(Self {
-            transformer: PathBuf::from(&modules[0].path),
-            pooling: Some(PathBuf::from(&modules[1].path)),
-            normalize,
-        })
-    }
-}
-
-/// The class a module type names, if it is one of sentence-transformers' that we know: the two schemas differ in
-/// what stands between the package and the class.
-fn module_kind(kind: &str) -> Option<&'static str> {
-    let (_, class) = kind.strip_prefix("sentence_transformers.")?.rsplit_once('.')?;
-    ["Transformer", "Pooling", "Normalize"].into_iter().find(|known| *known == class)
-}
-
-/// The new schema can normalise something other than the sentence's vector.
-fn check_normalize(place: &Path) -> Result<(), EncoderError> {
-    let fields: Fields = read_json_if_there(place)?.unwrap_or_default();
-    for name in ["module_input_name", "module_output_name"] {
-        let value = fields.get(name).unwrap_or(&Value::Null);
-        if !(value.is_null() || value == "sentence_embedding") {
-            return Err(unsupported(
-                place,
-                format!("{name} {value} is not supported; only sentence_embedding is"),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn read_pooling(place: &Path, config: &ModelConfig, has_prompts: bool) -> Result<Pooling, EncoderError> {

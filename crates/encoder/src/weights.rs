@@ -28,7 +28,7 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads the tensors of `layout` into one buffer of `layout.parameters()` numbers: from a safetensors file, or from the
-/// files that a `model.safetensors.index.json` lists.
+/// files that a `model.safetensors.index.json` lists; those of `Dense` modules from `dense`, a file each.
 ///
 /// Names may carry the prefix of a family (`bert.`), as in every model with a head, and LayerNorm's old `gamma` and `beta`; what the layout does not name (pooler,
 /// position ids, heads) is left out; f16, bf16 and f64 are converted.
@@ -36,9 +36,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// # Errors
 /// When a file is missing, cut short, broken or something else than safetensors, or a tensor is missing, of another
 /// shape, of a type without conversion, or not finite.
-pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderError> {
+pub fn load_weights(path: &Path, dense: &[PathBuf], layout: &Layout) -> Result<Vec<f32>, EncoderError> {
     let mut weights = Vec::new();
-    read_files(path, layout, |length| {
+    read_files(path, dense, layout, |length| {
         weights = vec![0.0; length];
         &mut weights
     })?;
@@ -49,14 +49,20 @@ pub fn load_weights(path: &Path, layout: &Layout) -> Result<Vec<f32>, EncoderErr
 ///
 /// # Panics
 /// When the buffer has another length.
-pub(crate) fn read_weights(path: &Path, layout: &Layout, weights: &mut [f32]) -> Result<(), EncoderError> {
+pub(crate) fn read_weights(
+    path: &Path,
+    dense: &[PathBuf],
+    layout: &Layout,
+    weights: &mut [f32],
+) -> Result<(), EncoderError> {
     assert_eq!(weights.len(), layout.parameters(), "weights must fill the layout");
-    read_files(path, layout, |_| weights)
+    read_files(path, dense, layout, |_| weights)
 }
 
 /// `buffer` gives the buffer to fill.
 fn read_files<'w>(
     path: &Path,
+    dense: &[PathBuf],
     layout: &Layout,
     buffer: impl FnOnce(usize) -> &'w mut [f32],
 ) -> Result<(), EncoderError> {
@@ -67,11 +73,20 @@ fn read_files<'w>(
         .find(|prefix| shards.iter().any(|shard| shard.metadata.info(&format!("{prefix}{first}")).is_some()))
         .unwrap_or_default();
     // Every tensor is found and checked before the buffer is made, so that a wrong config.json costs no memory.
+    let dense_shards = dense.iter().cloned().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+    let of_dense = layout.dense_tensors().zip(&dense_shards).flat_map(|(tensors, shard)| {
+        tensors.iter().map(move |tensor| {
+            let tensor = Tensor { name: own_name(&tensor.name).into(), ..tensor.clone() };
+            find_tensor(&shard.path, std::slice::from_ref(shard), "", &tensor)
+        })
+    });
     let found = layout
-        .tensors()
+        .transformer_tensors()
         .iter()
         .map(|tensor| find_tensor(path, &shards, prefix, tensor))
+        .chain(of_dense)
         .collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(found.len(), layout.tensors().len(), "a file for every Dense module");
     let weights = buffer(layout.parameters());
     for (tensor, Found { shard, name, info }) in layout.tensors().iter().zip(found) {
         let values = &mut weights[tensor.range.clone()];
@@ -108,19 +123,47 @@ fn shard_paths(path: &Path) -> Result<Vec<PathBuf>, EncoderError> {
     Ok(files.into_iter().map(|file| path.with_file_name(file)).collect())
 }
 
-/// Writes every tensor of `layout` as f32 to a safetensors file that transformers reads, whole or not at all.
+/// Writes every tensor of `layout` as f32 to a safetensors file that transformers reads, whole or not at all; those of
+/// each `Dense` module to its own in `dense`, as sentence-transformers reads it.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When a file cannot be written.
 ///
 /// # Panics
 /// When `weights` is not of the layout's length.
-pub fn save_weights(path: &Path, layout: &Layout, weights: &[f32]) -> Result<(), EncoderError> {
+pub fn save_weights(
+    path: &Path,
+    dense: &[PathBuf],
+    layout: &Layout,
+    weights: &[f32],
+) -> Result<(), EncoderError> {
     assert_eq!(weights.len(), layout.parameters(), "weights must fill the layout");
-    let infos = layout.tensors().iter().map(|tensor| {
-        let data_offsets = (4 * tensor.range.start, 4 * tensor.range.end);
+    assert_eq!(dense.len(), layout.dense.len(), "a file for every Dense module");
+    save_tensors(path, layout.transformer_tensors(), |name| name, weights)?;
+    dense
+        .iter()
+        .zip(layout.dense_tensors())
+        .try_for_each(|(path, tensors)| save_tensors(path, tensors, own_name, weights))
+}
+
+/// The name of a `Dense` module's tensor in its own file.
+fn own_name(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(_, own)| own)
+}
+
+/// Writes tensors that lie back to back in `weights`.
+fn save_tensors(
+    path: &Path,
+    tensors: &[Tensor],
+    name: impl Fn(&str) -> &str,
+    weights: &[f32],
+) -> Result<(), EncoderError> {
+    let (Some(first), Some(last)) = (tensors.first(), tensors.last()) else { return Ok(()) };
+    let (start, weights) = (first.range.start, &weights[first.range.start..last.range.end]);
+    let infos = tensors.iter().map(|tensor| {
+        let data_offsets = (4 * (tensor.range.start - start), 4 * (tensor.range.end - start));
         let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets };
-        (tensor.name.clone(), info)
+        (name(&tensor.name).to_owned(), info)
     });
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let metadata = Metadata::new(Some(format), infos.collect()).expect("a layout's tensors lie back to back");

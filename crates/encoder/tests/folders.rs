@@ -214,10 +214,16 @@ fn modules_that_would_change_the_vectors_are_refused_by_name() {
     let module = |kind: &str| json!({ "idx": 0, "name": "0", "path": "", "type": kind });
     let transformer = module("sentence_transformers.models.Transformer");
     let pooling = module("sentence_transformers.models.Pooling");
-    for dense in ["sentence_transformers.models.Dense", "sentence_transformers.base.modules.dense.Dense"] {
-        let modules = json!([transformer, pooling, module(dense)]);
-        assert!(refusal(&old_schema(), "modules.json", modules).contains(dense));
+    for other in ["sentence_transformers.models.Dropout", "sentence_transformers.base.modules.dense.Densest"]
+    {
+        let modules = json!([transformer, pooling, module(other)]);
+        assert!(refusal(&old_schema(), "modules.json", modules).contains(other));
     }
+    let dense = module("sentence_transformers.models.Dense");
+    assert!(
+        refusal(&old_schema(), "modules.json", json!([transformer, dense, pooling]))
+            .contains("follow each other")
+    );
     let custom = json!([module("custom_st.Transformer"), pooling]);
     assert!(refusal(&old_schema(), "modules.json", custom).contains("custom_st.Transformer"));
     assert!(refusal(&old_schema(), "modules.json", json!([transformer])).contains("follow each other"));
@@ -408,8 +414,8 @@ fn saved_weights_load_bit_for_bit_and_are_sound_for_other_readers() {
     let path = folder.path().join("model.safetensors");
     let layout = Layout::new(&tiny());
     let weights = random_weights(&tiny(), &layout, 1);
-    save_weights(&path, &layout, &weights).unwrap();
-    assert_eq!(load_weights(&path, &layout).unwrap(), weights);
+    save_weights(&path, &[], &layout, &weights).unwrap();
+    assert_eq!(load_weights(&path, &[], &layout).unwrap(), weights);
 
     let file = fs::read(&path).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&file).unwrap();
@@ -458,7 +464,7 @@ fn prefixes_old_names_and_other_number_types_give_the_same_weights() {
         format!("bert.{name}")
     };
     let f32_bytes = |i: usize| value(i).to_le_bytes().to_vec();
-    let load = || load_weights(&path, &layout).unwrap();
+    let load = || load_weights(&path, &[], &layout).unwrap();
 
     write_variant(&path, &layout, plain, Dtype::F32, f32_bytes);
     assert_eq!(load(), expected);
@@ -484,24 +490,24 @@ fn a_weights_file_that_does_not_fit_is_refused_with_the_tensor() {
     let path = folder.path().join("model.safetensors");
     let layout = Layout::new(&tiny());
     let mut weights = random_weights(&tiny(), &layout, 1);
-    save_weights(&path, &layout, &weights).unwrap();
+    save_weights(&path, &[], &layout, &weights).unwrap();
 
     let deeper = Layout::new(&BertConfig { num_hidden_layers: 3, ..tiny_bert() }.try_into().unwrap());
-    let error = load_weights(&path, &deeper).unwrap_err();
+    let error = load_weights(&path, &[], &deeper).unwrap_err();
     assert!(error.to_string().contains("encoder.layer.2.attention.self.query.weight is missing"), "{error}");
 
     let wider = Layout::new(&BertConfig { intermediate_size: 13, ..tiny_bert() }.try_into().unwrap());
-    let error = load_weights(&path, &wider).unwrap_err();
+    let error = load_weights(&path, &[], &wider).unwrap_err();
     assert!(matches!(error, EncoderError::TensorShape { .. }), "{error}");
     assert!(error.to_string().contains("[12, 8]") && error.to_string().contains("[13, 8]"), "{error}");
 
     write_variant(&path, &layout, str::to_owned, Dtype::I32, |_| vec![0; 4]);
-    let error = load_weights(&path, &layout).unwrap_err();
+    let error = load_weights(&path, &[], &layout).unwrap_err();
     assert!(error.to_string().contains("I32"), "{error}");
 
     weights[5] = f32::NAN;
-    save_weights(&path, &layout, &weights).unwrap();
-    let error = load_weights(&path, &layout).unwrap_err();
+    save_weights(&path, &[], &layout, &weights).unwrap();
+    let error = load_weights(&path, &[], &layout).unwrap_err();
     assert!(error.to_string().contains("embeddings.word_embeddings.weight holds a NaN"), "{error}");
 }
 
@@ -510,20 +516,20 @@ fn a_weights_file_cut_short_anywhere_is_refused() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let layout = Layout::new(&tiny());
-    save_weights(&path, &layout, &random_weights(&tiny(), &layout, 1)).unwrap();
+    save_weights(&path, &[], &layout, &random_weights(&tiny(), &layout, 1)).unwrap();
     let whole = fs::read(&path).unwrap();
     for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
-        let error = load_weights(&path, &layout).unwrap_err();
+        let error = load_weights(&path, &[], &layout).unwrap_err();
         match length {
             0 => assert!(error.to_string().contains("is empty; fetch it again"), "{error}"),
             _ => assert!(matches!(error, EncoderError::WeightsBroken { .. }), "{length}: {error}"),
         }
     }
     fs::write(&path, [whole.as_slice(), b"more"].concat()).unwrap();
-    assert!(matches!(load_weights(&path, &layout), Err(EncoderError::WeightsBroken { .. })));
+    assert!(matches!(load_weights(&path, &[], &layout), Err(EncoderError::WeightsBroken { .. })));
     fs::remove_file(&path).unwrap();
-    assert!(matches!(load_weights(&path, &layout), Err(EncoderError::FileMissing { .. })));
+    assert!(matches!(load_weights(&path, &[], &layout), Err(EncoderError::FileMissing { .. })));
 }
 
 #[test]

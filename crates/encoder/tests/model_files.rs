@@ -36,7 +36,8 @@ fn model() -> TempDir {
     let words = (0..6).map(|i| format!("word{i}")).collect();
     TextTokenizer::from_vocabulary(words).unwrap().save(folder.path(), 16).unwrap();
     let weights = random_weights(&tiny(), &layout, 1);
-    contaccum_encoder::save_weights(&folder.path().join("model.safetensors"), &layout, &weights).unwrap();
+    contaccum_encoder::save_weights(&folder.path().join("model.safetensors"), &[], &layout, &weights)
+        .unwrap();
     folder
 }
 
@@ -178,7 +179,7 @@ fn weights_in_several_files_load_by_their_index() {
     let index = path.join("model.safetensors.index.json");
     fs::write(&index, json!({ "metadata": { "total_size": 1 }, "weight_map": map }).to_string()).unwrap();
     assert_eq!(open(path).unwrap().1, weights);
-    assert_eq!(load_weights(&index, &layout).unwrap(), weights);
+    assert_eq!(load_weights(&index, &[], &layout).unwrap(), weights);
 
     let second = path.join("model-00002-of-00003.safetensors");
     fs::write(&second, b"version https://git-lfs.github.com/spec/v1\n").unwrap();
@@ -218,7 +219,7 @@ fn a_header_that_declares_more_than_the_file_holds_costs_no_memory() {
     ];
     for content in contents {
         fs::write(&path, content).unwrap();
-        let message = load_weights(&path, &layout).unwrap_err().to_string();
+        let message = load_weights(&path, &[], &layout).unwrap_err().to_string();
         assert!(message.contains("not a sound safetensors file"), "{message}");
     }
 }

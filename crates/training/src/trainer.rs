@@ -379,7 +379,7 @@ impl Trainer {
         threads: usize,
     ) -> Result<MemoryPlan, TrainError> {
         let point = config.resolve()?;
-        let dim = shape.architecture().width;
+        let dim = shape.dim();
         let sizes = Sizes::new(config, &point, dim, config.similarity == Similarity::Cosine);
         let vectors_per_sample = 1 + config.passages_per_row();
         let probed = if point.moves_banks() { ProbeRows::vectors(config.total_batch_size()) } else { 0 };

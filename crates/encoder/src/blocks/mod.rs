@@ -4,6 +4,7 @@
 //! is the walk's (`transformer.rs`).
 
 mod attention;
+mod dense;
 mod embedding;
 mod feed_forward;
 mod linear;
@@ -13,6 +14,7 @@ mod residual;
 use contaccum_kernels::Bf16Weight;
 
 pub(crate) use attention::{Attended, Attention};
+pub(crate) use dense::{Dense, DenseRows};
 pub(crate) use embedding::Embedding;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use linear::Linear;

@@ -14,7 +14,7 @@ use download::{Listing, Remote};
 mod download;
 
 /// Files of a model folder, at its top or in a module's folder such as `1_Pooling`.
-const WANTED: [&str; 11] = [
+const WANTED: [&str; 13] = [
     "config.json",
     "model.safetensors",
     SHARD_INDEX,
@@ -23,6 +23,8 @@ const WANTED: [&str; 11] = [
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
@@ -121,7 +123,8 @@ impl Hub {
         let has = |names: &[&str]| names.iter().any(|file| find(&folder, file).is_some());
         let weights =
             has(&["model.safetensors"]) || find(&folder, SHARD_INDEX).is_some_and(|index| has_shards(&index));
-        (has(&["config.json"]) && weights && has(&["tokenizer.json", "vocab.txt"])).then_some(folder)
+        (has(&["config.json"]) && weights && has(&["tokenizer.json", "vocab.txt", "vocab.json"]))
+            .then_some(folder)
     }
 
     fn download(&self, name: &str) -> Result<PathBuf, String> {
