@@ -131,9 +131,13 @@ fn what_is_not_the_file_of_its_name_is_told_in_every_place_of_a_folder() {
                 fs::write(folder.path().join("1_Pooling/config.json"), r#"{"pooling_mode": "mean"}"#)
                     .unwrap();
             }
-            if file == "special_tokens_map.json" || file == "vocab.txt" {
-                fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
-            }
+            // Older files are read where the newer are missing.
+            let newer = match file {
+                "special_tokens_map.json" => Some("tokenizer_config.json"),
+                "vocab.txt" => Some("tokenizer.json"),
+                _ => None,
+            };
+            newer.into_iter().for_each(|newer| fs::remove_file(folder.path().join(newer)).unwrap());
             fs::write(folder.path().join(file), content).unwrap();
             let message = open(folder.path()).unwrap_err();
             assert!(message.contains(expected) && message.contains(file), "{file}: {message}");
