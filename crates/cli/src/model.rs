@@ -4,8 +4,8 @@ use std::path::Path;
 
 use contaccum_data::Passage;
 use contaccum_encoder::{
-    Bf16Encoder, Embedder, Encoder, Fingerprint, Layout, ModelFolder, ModelSettings, PackedTokens, Pair,
-    PassLimits, PassageFormat, Side, TextTokenizer, TokenSequence,
+    Bf16Encoder, Embedder, Encoder, Fingerprint, ModelFolder, ModelSettings, PackedTokens, Pair, PassLimits,
+    PassageFormat, Side, TextTokenizer, TokenSequence,
 };
 use contaccum_retrieval::BatchLimits;
 use contaccum_training::{PASSAGE_ENCODER, QUERY_ENCODER, word};
@@ -85,9 +85,9 @@ impl TextEncoder {
         let of_role = Path::new(name).join(role.folder());
         let name = if of_role.is_dir() { of_role.display().to_string() } else { name.to_owned() };
         let folder = ModelFolder::locate(&name)?;
-        let config = folder.config()?;
+        let recorded = folder.settings()?;
         folder.warn_if_plain();
-        let settings = overrides.over(&name, role, &folder, folder.settings()?)?;
+        let settings = overrides.over(&name, role, &folder, recorded)?;
         let pair = folder.record()?.pair;
         if pair.as_ref().is_some_and(|pair| pair.side != role.side()) {
             let what = format!(
@@ -96,9 +96,8 @@ impl TextEncoder {
             );
             return Err(BadUsage(what).into());
         }
-        let weights = folder.weights(&Layout::new(&config))?;
+        let encoder = folder.encoder(settings)?;
         let tokenizer = folder.tokenizer()?;
-        let encoder = Encoder::new(config, settings, weights);
         let fingerprint = encoder.fingerprint(&tokenizer);
         let encoder = Self { name, encoder, tokenizer, fingerprint, pair, role };
         encoder.tell();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, TextTokenizer,
+    Encoder, EncoderError, Layout, ModelConfig, ModelRecord, ModelSettings, TextTokenizer,
     hub::Hub,
     modules::Modules,
     notice::warn_once,
@@ -153,6 +153,16 @@ impl ModelFolder {
             return Err(EncoderError::VocabularyTooLarge { path: self.transformer(), vocabulary, rows });
         }
         Ok(tokenizer.with_token_types(config.architecture().token_types.max(1)))
+    }
+
+    /// Reads the encoder, which makes vectors of texts as `settings` say: [`ModelFolder::settings`], or others.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::config`] and [`ModelFolder::weights`].
+    pub fn encoder(&self, settings: ModelSettings) -> Result<Encoder, EncoderError> {
+        let config = self.config()?;
+        let weights = self.weights(&Layout::new(&config))?;
+        Ok(Encoder::new(config, settings, weights))
     }
 
     /// Reads the weights into the order of `layout`.

@@ -1,8 +1,7 @@
 //! A model in one call: text in, vector out.
 
 use crate::{
-    Embedder, Encoder, EncoderError, Layout, ModelFolder, PackedTokens, PassLimits, TextTokenizer,
-    TokenSequence,
+    Embedder, Encoder, EncoderError, ModelFolder, PackedTokens, PassLimits, TextTokenizer, TokenSequence,
 };
 
 /// An encoder with its tokenizer, as a folder records them.
@@ -18,10 +17,7 @@ impl Model {
     /// As [`ModelFolder::locate`], and what cannot be read of the folder.
     pub fn open(name_or_path: &str) -> Result<Self, EncoderError> {
         let folder = ModelFolder::locate(name_or_path)?;
-        let config = folder.config()?;
-        let weights = folder.weights(&Layout::new(&config))?;
-        let tokenizer = folder.tokenizer()?;
-        Ok(Self { encoder: Encoder::new(config, folder.settings()?, weights), tokenizer })
+        Ok(Self { encoder: folder.encoder(folder.settings()?)?, tokenizer: folder.tokenizer()? })
     }
 
     /// The encoder.

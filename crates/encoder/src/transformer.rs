@@ -3,11 +3,11 @@
 //! The backward pass is written by hand. What a layer left behind is used up on the way back; what it did not keep
 //! ([`Recompute`]) is made again by the operations that made it first.
 
-use contaccum_kernels::{AttentionShape, Dropout, Rotary, Site, layer_norm_forward};
+use contaccum_kernels::{AttentionShape, Dropout, Rotary, Site, TokenDropout, layer_norm_forward};
 
 use crate::activations::{Keep, LayerActivations, Recompute};
 use crate::architecture::NormPlace;
-use crate::blocks::{Attention, Embedding, FeedForward, Normalised, Residual, Weights};
+use crate::blocks::{Attention, Embedding, FeedForward, Linear, Norm, Normalised, Residual, Weights};
 use crate::gradient::Gradient;
 use crate::pass::{Pass, Workspace};
 use crate::{Architecture, Layout};
@@ -87,13 +87,8 @@ impl<'a> Transformer<'a> {
     ) -> Residual<'d> {
         let parameters = &self.layout.layers[layer];
         let dropout = dropouts.attention_output.as_ref();
-        Residual {
-            place: self.architecture.norm.place,
-            norm: parameters.attention_norm.as_ref(),
-            last: &parameters.attention_output,
-            dropout: dropout.map(|d| (d, Site::attention_output(layer), pass.rows())),
-            width: self.architecture.width,
-        }
+        let dropout = dropout.map(|d| (d, Site::attention_output(layer), pass.rows()));
+        self.residual(parameters.attention_norm.as_ref(), &parameters.attention_output, dropout)
     }
 
     fn feed_forward<'d>(&'d self, layer: usize, pass: &'d Pass, dropouts: &'d Dropouts) -> FeedForward<'d> {
@@ -115,13 +110,18 @@ impl<'a> Transformer<'a> {
     ) -> Residual<'d> {
         let parameters = &self.layout.layers[layer];
         let dropout = dropouts.feed_forward_output.as_ref();
-        Residual {
-            place: self.architecture.norm.place,
-            norm: Some(&parameters.feed_forward_norm),
-            last: &parameters.feed_forward_output,
-            dropout: dropout.map(|d| (d, Site::feed_forward_output(layer), pass.rows())),
-            width: self.architecture.width,
-        }
+        let dropout = dropout.map(|d| (d, Site::feed_forward_output(layer), pass.rows()));
+        self.residual(Some(&parameters.feed_forward_norm), &parameters.feed_forward_output, dropout)
+    }
+
+    fn residual<'d>(
+        &self,
+        norm: Option<&'d Norm>,
+        last: &'d Linear,
+        dropout: TokenDropout<'d>,
+    ) -> Residual<'d> {
+        let (place, width) = (self.architecture.norm.place, self.architecture.width);
+        Residual { place, norm, last, dropout, width }
     }
 
     /// Numbers of the pass's hidden states, and of its activations between the feed-forward products.

@@ -56,6 +56,22 @@ impl TokenRows<'_> {
     }
 }
 
+/// What is dropped of rows that are tokens, if anything is.
+pub type TokenDropout<'a> = Option<(&'a Dropout, Site, TokenRows<'a>)>;
+
+/// Without the first `tokens`.
+pub(crate) fn skip_tokens(dropout: TokenDropout, tokens: usize) -> TokenDropout {
+    dropout.map(|(dropout, site, rows)| (dropout, site, rows.skip(tokens)))
+}
+
+/// Multiplies `values`, of the token at `row`, by their mask.
+#[inline(always)]
+pub(crate) fn drop_of_token(dropout: &TokenDropout, row: usize, values: &mut [f32]) {
+    if let Some((dropout, site, rows)) = dropout {
+        dropout.apply(*site, rows.keys[row], rows.positions[row], values);
+    }
+}
+
 /// Columns covered by one call of the generator.
 pub(crate) const STRIP: usize = 64;
 

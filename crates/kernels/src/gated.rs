@@ -4,11 +4,8 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::activation::{Activation, gelu_tanh_with_slope, gelu_with_slope, relu_with_slope};
-use crate::dropout::{Dropout, Site, TokenRows};
+use crate::dropout::{TokenDropout, drop_of_token, skip_tokens};
 use crate::parallel::{Partials, add, rows_per_part};
-
-/// What is dropped of the gated activation.
-type Mask<'a> = Option<(&'a Dropout, Site, TokenRows<'a>)>;
 
 /// `preactivation` `[rows, 2 · width]` is a value and its gate side by side; `+= bias` in place, and
 /// `output = dropout(activation(value) · gate)`, `[rows, width]`.
@@ -16,7 +13,7 @@ pub fn gated_forward(
     activation: Activation,
     preactivation: &mut [f32],
     bias: Option<&[f32]>,
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
     output: &mut [f32],
 ) {
@@ -25,7 +22,7 @@ pub fn gated_forward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (preactivation, output))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             forward_rows(activation, preactivation, bias, dropout, width, output);
         });
 }
@@ -35,7 +32,7 @@ fn forward_rows(
     activation: Activation,
     preactivation: &mut [f32],
     bias: Option<&[f32]>,
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
     output: &mut [f32],
 ) {
@@ -51,7 +48,7 @@ fn forward_by(
     value_and_slope: impl Fn(f32) -> (f32, f32),
     preactivation: &mut [f32],
     bias: Option<&[f32]>,
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
     output: &mut [f32],
 ) {
@@ -64,9 +61,7 @@ fn forward_by(
         for ((y, value), gate) in output.iter_mut().zip(values).zip(gates) {
             *y = value_and_slope(*value).0 * gate;
         }
-        if let Some((dropout, site, rows)) = &dropout {
-            dropout.apply(*site, rows.keys[row], rows.positions[row], output);
-        }
+        drop_of_token(&dropout, row, output);
     }
 }
 
@@ -77,7 +72,7 @@ pub fn gated_backward(
     activation: Activation,
     saved: &mut [f32],
     gradient: &mut [f32],
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
     bias_gradient: Option<&mut [f32]>,
     partials: &mut Partials,
@@ -88,7 +83,7 @@ pub fn gated_backward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (saved, gradient))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             backward_rows(activation, saved, gradient, dropout, width);
         });
     if let Some(bias_gradient) = bias_gradient {
@@ -101,7 +96,7 @@ fn backward_rows(
     activation: Activation,
     saved: &mut [f32],
     gradient: &mut [f32],
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
 ) {
     match activation {
@@ -116,15 +111,13 @@ fn backward_by(
     value_and_slope: impl Fn(f32) -> (f32, f32),
     saved: &mut [f32],
     gradient: &mut [f32],
-    dropout: Mask,
+    dropout: TokenDropout,
     width: usize,
 ) {
     let rows = saved.chunks_exact_mut(2 * width).zip(gradient.chunks_exact_mut(width));
     for (row, (saved, gradient)) in rows.enumerate() {
         let mask = |values: &mut [f32]| {
-            if let Some((dropout, site, rows)) = &dropout {
-                dropout.apply(*site, rows.keys[row], rows.positions[row], values);
-            }
+            drop_of_token(&dropout, row, values);
         };
         mask(gradient);
         let (values, gates) = saved.split_at_mut(width);
@@ -141,6 +134,7 @@ fn backward_by(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dropout::{Dropout, Site, TokenRows};
     use crate::testing::{assert_close, numeric_gradient, to64, values};
 
     fn gelu64(x: f64) -> f64 {

@@ -7,7 +7,7 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::dropout::{Dropout, Site, TokenRows};
+use crate::dropout::{TokenDropout, drop_of_token, skip_tokens};
 use crate::math::{mul_add, sum};
 use crate::parallel::{Partials, add, rows_per_part};
 
@@ -102,7 +102,7 @@ pub fn residual_layer_norm_forward(
     norm: LayerNorm,
     branch: &mut [f32],
     branch_bias: &[f32],
-    dropout: Option<(&Dropout, Site, TokenRows)>,
+    dropout: TokenDropout,
     hidden: &mut [f32],
     rstd: &mut [f32],
 ) {
@@ -116,7 +116,7 @@ pub fn residual_layer_norm_forward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (branch, hidden, rstd))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             forward_rows(norm, branch, branch_bias, dropout, hidden, rstd);
         });
 }
@@ -126,7 +126,7 @@ fn forward_rows(
     norm: LayerNorm,
     branch: &mut [f32],
     branch_bias: &[f32],
-    dropout: Option<(&Dropout, Site, TokenRows)>,
+    dropout: TokenDropout,
     hidden: &mut [f32],
     rstd: &mut [f32],
 ) {
@@ -136,9 +136,7 @@ fn forward_rows(
         for (x, b) in branch.iter_mut().zip(branch_bias) {
             *x += b;
         }
-        if let Some((dropout, site, rows)) = &dropout {
-            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-        }
+        drop_of_token(&dropout, row, branch);
         for (x, r) in branch.iter_mut().zip(hidden.iter()) {
             *x += r;
         }
@@ -156,7 +154,7 @@ pub fn residual_layer_norm_backward(
     norm_weight: &[f32],
     xhat: &[f32],
     rstd: &[f32],
-    dropout: Option<(&Dropout, Site, TokenRows)>,
+    dropout: TokenDropout,
     gradient: &mut [f32],
     branch_gradient: &mut [f32],
     gradients: (&mut [f32], &mut [f32], &mut [f32]),
@@ -175,7 +173,7 @@ pub fn residual_layer_norm_backward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (sums, xhat, rstd, gradient, branch_gradient))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             backward_rows(norm_weight, xhat, rstd, dropout, gradient, branch_gradient, sums);
         });
     partials.add_to(rows, 3 * cols, 0, gradients.0);
@@ -189,7 +187,7 @@ fn backward_rows(
     norm_weight: &[f32],
     xhat: &[f32],
     rstd: &[f32],
-    dropout: Option<(&Dropout, Site, TokenRows)>,
+    dropout: TokenDropout,
     gradient: &mut [f32],
     branch_gradient: &mut [f32],
     sums: &mut [f32],
@@ -204,9 +202,7 @@ fn backward_rows(
         norm_parameter_sums(norm_weight, xhat, g, weight_sums, bias_sums);
         normalize_row_backward(g, xhat, *rstd);
         branch.copy_from_slice(g);
-        if let Some((dropout, site, rows)) = &dropout {
-            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-        }
+        drop_of_token(&dropout, row, branch);
         add(branch_sums, branch);
     }
 }
@@ -230,6 +226,7 @@ pub(crate) fn norm_parameter_sums(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dropout::{Dropout, Site, TokenRows};
     use crate::testing::{assert_close, numeric_gradient, to64, values};
 
     const EPSILON: f64 = 1e-12;

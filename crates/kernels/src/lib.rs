@@ -41,7 +41,7 @@ pub use attention::{
     AttentionShape, RelativeBias, attention_backward, attention_forward, attention_scratch_len,
 };
 pub use bf16::{Bf16Weight, NoBf16};
-pub use dropout::{Dropout, Site, TokenRows};
+pub use dropout::{Dropout, Site, TokenDropout, TokenRows};
 pub use embedding::{
     EmbeddingGradients, EmbeddingIndices, EmbeddingTables, embedding_backward, embedding_forward,
 };

@@ -4,14 +4,11 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::dropout::{Dropout, Site, TokenRows};
+use crate::dropout::{TokenDropout, drop_of_token, skip_tokens};
 use crate::layer_norm::{
     LayerNorm, norm_parameter_sums, normalize_row, normalize_row_backward, scale_and_shift,
 };
 use crate::parallel::{Partials, add, rows_per_part};
-
-/// What is dropped of a branch.
-type Mask<'a> = Option<(&'a Dropout, Site, TokenRows<'a>)>;
 
 /// `xhat` becomes the normalised rows of `stream`, `rstd` their reciprocal standard deviations, `out` the LayerNorm's
 /// output; all but `rstd` `[rows, norm.weight.len()]`.
@@ -100,7 +97,7 @@ fn norm_rows_backward(
 pub fn residual_forward(
     branch: &mut [f32],
     bias: Option<&[f32]>,
-    dropout: Mask,
+    dropout: TokenDropout,
     stream: &mut [f32],
     cols: usize,
 ) {
@@ -109,22 +106,26 @@ pub fn residual_forward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (branch, stream))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             residual_rows(branch, bias, dropout, stream, cols);
         });
 }
 
 #[multiversion(targets = "simd")]
-fn residual_rows(branch: &mut [f32], bias: Option<&[f32]>, dropout: Mask, stream: &mut [f32], cols: usize) {
+fn residual_rows(
+    branch: &mut [f32],
+    bias: Option<&[f32]>,
+    dropout: TokenDropout,
+    stream: &mut [f32],
+    cols: usize,
+) {
     for (row, (branch, stream)) in
         branch.chunks_exact_mut(cols).zip(stream.chunks_exact_mut(cols)).enumerate()
     {
         if let Some(bias) = bias {
             add(branch, bias);
         }
-        if let Some((dropout, site, rows)) = &dropout {
-            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-        }
+        drop_of_token(&dropout, row, branch);
         add(stream, branch);
     }
 }
@@ -133,7 +134,7 @@ fn residual_rows(branch: &mut [f32], bias: Option<&[f32]>, dropout: Mask, stream
 /// with that of the product, whose column sums are added to `bias_gradient`; all `[rows, cols]`.
 pub fn residual_backward(
     gradient: &[f32],
-    dropout: Mask,
+    dropout: TokenDropout,
     branch_gradient: &mut [f32],
     bias_gradient: Option<&mut [f32]>,
     cols: usize,
@@ -144,7 +145,7 @@ pub fn residual_backward(
         .into_par_iter()
         .enumerate()
         .for_each(|(part, (gradient, branch))| {
-            let dropout = dropout.map(|(d, site, rows)| (d, site, rows.skip(part * per_part)));
+            let dropout = skip_tokens(dropout, part * per_part);
             residual_rows_backward(gradient, dropout, branch, cols);
         });
     if let Some(bias) = bias_gradient {
@@ -153,18 +154,17 @@ pub fn residual_backward(
 }
 
 #[multiversion(targets = "simd")]
-fn residual_rows_backward(gradient: &[f32], dropout: Mask, branch_gradient: &mut [f32], cols: usize) {
+fn residual_rows_backward(gradient: &[f32], dropout: TokenDropout, branch_gradient: &mut [f32], cols: usize) {
     branch_gradient.copy_from_slice(gradient);
-    if let Some((dropout, site, rows)) = &dropout {
-        for (row, branch) in branch_gradient.chunks_exact_mut(cols).enumerate() {
-            dropout.apply(*site, rows.keys[row], rows.positions[row], branch);
-        }
+    for (row, branch) in branch_gradient.chunks_exact_mut(cols).enumerate() {
+        drop_of_token(&dropout, row, branch);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dropout::{Dropout, Site, TokenRows};
     use crate::testing::{assert_close, numeric_gradient, to64, values};
 
     const EPSILON: f64 = 1e-5;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use contaccum_encoder::{Encoder, Layout, ModelFolder};
+use contaccum_encoder::{Encoder, ModelFolder};
 use contaccum_files::FolderLock;
 use contaccum_retrieval::{DevSet, QueryMeasures};
 use contaccum_training::{
@@ -203,7 +203,5 @@ impl StudyRun {
 
 fn encoder(folder: PathBuf) -> Result<Encoder, StudyError> {
     let folder = ModelFolder::locate(&folder.to_string_lossy())?;
-    let config = folder.config()?;
-    let weights = folder.weights(&Layout::new(&config))?;
-    Ok(Encoder::new(config, folder.settings()?, weights))
+    Ok(folder.encoder(folder.settings()?)?)
 }

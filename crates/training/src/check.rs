@@ -168,11 +168,7 @@ fn check_path(key: &'static str, path: &Path) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::testing::config;
-
-    fn refusal(recipe: &str) -> String {
-        config(recipe).validate().unwrap_err().to_string()
-    }
+    use crate::recipe::testing::{config, refusal};
 
     #[test]
     fn the_defaults_are_valid_once_the_required_keys_are_given() {

@@ -232,11 +232,7 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::testing::config;
-
-    fn refusal(recipe: &str) -> String {
-        config(recipe).validate().unwrap_err().to_string()
-    }
+    use crate::recipe::testing::{config, refusal};
 
     #[test]
     fn overrides_that_contradict_the_method_are_refused() {

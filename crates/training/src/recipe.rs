@@ -149,6 +149,11 @@ pub(crate) mod testing {
         let required = "model = \"m\"\ntrain = \"t\"\noutput_dir = \"o\"\n";
         TrainConfig::from_toml(&format!("{required}{recipe}"), "recipe.toml").unwrap()
     }
+
+    /// What such settings are refused with.
+    pub fn refusal(recipe: &str) -> String {
+        config(recipe).validate().unwrap_err().to_string()
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The feed-forward block: two products with an activation, or a gated one, between them.
 
 use contaccum_kernels::{
-    Dropout, Partials, Site, TokenRows, activation_backward, activation_forward, gated_backward,
-    gated_forward,
+    Partials, TokenDropout, activation_backward, activation_forward, gated_backward, gated_forward,
 };
 
 use super::{Linear, Saved, Weights};
@@ -16,7 +15,7 @@ pub(crate) struct FeedForward<'a> {
     pub input: &'a Linear,
     pub output: &'a Linear,
     /// What is dropped of a gated activation.
-    pub dropout: Option<(&'a Dropout, Site, TokenRows<'a>)>,
+    pub dropout: TokenDropout<'a>,
 }
 
 const UNGATED: &str = "an ungated feed-forward block, with biases";

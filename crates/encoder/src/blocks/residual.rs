@@ -5,7 +5,7 @@
 //! take turns in `branch`.
 
 use contaccum_kernels::{
-    Dropout, Partials, Site, TokenRows, layer_norm_forward, residual_backward, residual_forward,
+    Partials, TokenDropout, layer_norm_forward, residual_backward, residual_forward,
     residual_layer_norm_backward, residual_layer_norm_forward,
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct Residual<'a> {
     pub norm: Option<&'a Norm>,
     /// The block's last product, whose bias is added here.
     pub last: &'a Linear,
-    pub dropout: Option<(&'a Dropout, Site, TokenRows<'a>)>,
+    pub dropout: TokenDropout<'a>,
     pub width: usize,
 }
 
