@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{OutputArgs, ThreadArgs};
 
-/// See the methods at work: no files, no network, under two minutes
+/// See the methods at work: no files, no network, some two minutes
 ///
 /// Makes a synthetic corpus of facts and questions, trains a small encoder from random weights with grad-accum,
 /// grad-cache, contaccum and the full batch, for the same number of updates, and with grad-cache in the time that
