@@ -15,13 +15,13 @@ from common import read_texts, read_vectors, report
 
 
 def same_tokens(model, texts, prompt):
-    """For each text: whether sentence-transformers makes the tokens and token types that contaccum makes."""
+    """For each text: whether sentence-transformers makes the tokens, and token types if there are any, that contaccum makes."""
     theirs = model.preprocess(texts, prompt=prompt or None)
     pairs = [text if isinstance(text, list) else [text] for text in texts]
     pairs = [[prompt + pair[0], *pair[1:]] for pair in pairs]
     cut = dict(truncation="longest_first", max_length=model.max_seq_length)
     plain = [model.tokenizer(*pair, **cut) for pair in pairs]
-    keys = ("input_ids", "token_type_ids")
+    keys = [key for key in ("input_ids", "token_type_ids") if key in theirs or key in plain[0]]
     real = theirs["attention_mask"].bool()
     return [all(theirs[key][i][real[i]].tolist() == tokens[key] for key in keys) for i, tokens in enumerate(plain)]
 
