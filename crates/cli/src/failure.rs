@@ -8,10 +8,13 @@ use contaccum_study::StudyError;
 use contaccum_training::{ConfigError, TrainError};
 
 use crate::args::UNBROKEN;
+use crate::output::ReaderGone;
 use crate::signals::Interrupted;
 
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
+/// What a shell says of a program that SIGPIPE ended.
+const NO_READER: u8 = 128 + 13;
 
 /// Arguments or settings that make no sense, found after parsing.
 #[derive(Debug)]
@@ -26,10 +29,14 @@ impl std::fmt::Display for BadUsage {
 impl std::error::Error for BadUsage {}
 
 /// Tells what went wrong; bad usage exits with 2, what a signal ended with 128 and its number, anything else with 1.
+/// A reader of stdout that is gone needs to be told nothing.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         tell(&interrupted.to_string());
         return ExitCode::from(interrupted.code);
+    }
+    if error.is::<ReaderGone>() {
+        return ExitCode::from(NO_READER);
     }
     tell(&format!("error: {}", one_line(&error.to_string())));
     ExitCode::from(if is_bad_usage(error) { BAD_USAGE } else { FAILED })

@@ -48,8 +48,16 @@ pub fn written(path: &Path, what: impl Display) -> anyhow::Result<()> {
 
 /// A result that did not arrive.
 pub fn lost(reason: io::Error) -> anyhow::Error {
-    anyhow::anyhow!("the result could not be written to stdout: {reason} (give it another place)")
+    match reason.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::anyhow!("the result could not be written to stdout: {reason} (give it another place)"),
+    }
 }
+
+/// Whoever read stdout has seen enough, as `head` has after ten lines.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads stdout any more")]
+pub struct ReaderGone;
 
 /// A path as it can be pasted into a shell.
 pub fn quoted(path: &Path) -> String {

@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use common::{contaccum, prepare, succeed};
 use serde_json::Value;
@@ -28,6 +29,17 @@ fn every_command_explains_itself() {
         assert!(command == "demo" || long.contains("Example"), "{command} has no example");
     }
     assert!(succeed(here, "--version").starts_with("contaccum "));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_told_nothing() {
+    for command in ["completions bash", "--help"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut program = Command::new(assert_cmd::cargo::cargo_bin!("contaccum"));
+        let output = program.args(command.split(' ')).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(128 + 13), Vec::new()), "{command}");
+    }
 }
 
 #[test]
