@@ -237,6 +237,12 @@ pub(crate) fn manifest_path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
 }
 
+/// Whether a file of this name is one of a shard's two.
+pub(crate) fn is_of_a_shard(name: &str) -> bool {
+    let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().is_ok_and(|shard| name == embeddings_name(shard) || name == ids_name(shard))
+}
+
 pub(crate) fn embeddings_name(shard: usize) -> String {
     format!("embeddings-{shard:05}.npy")
 }

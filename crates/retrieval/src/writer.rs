@@ -9,7 +9,9 @@ use contaccum_encoder::{Rounding, hash_numbers, tell_differences};
 use contaccum_files::{ContentHasher, FolderLock, create_folder, sweep};
 
 use crate::embeddings::{EmbeddingStore, StoreError, corrupt, io_error, read_ids};
-use crate::manifest::{Manifest, ShardEntry, Standing, StoreDescription, embeddings_name, ids_name};
+use crate::manifest::{
+    Manifest, ShardEntry, Standing, StoreDescription, embeddings_name, ids_name, is_of_a_shard,
+};
 use crate::npy::{read_npy, write_npy};
 
 /// A store being written.
@@ -50,7 +52,7 @@ impl StoreWriter {
         };
         let found = match Manifest::read(folder) {
             Err(StoreError::Corrupt { .. }) if overwrite => None,
-            Ok(None) if !overwrite && folder.join(embeddings_name(0)).exists() => {
+            Ok(None) if !overwrite && !shard_files(folder)?.is_empty() => {
                 let problem = "holds shards without a manifest.json; encode elsewhere, or give --overwrite";
                 return Err(corrupt(folder, problem.to_owned()));
             }
@@ -103,17 +105,8 @@ impl StoreWriter {
     /// Begins anew: the manifest first, so that from here on no shard of before is part of the store.
     fn replace(&mut self) -> Result<(), StoreError> {
         self.write_manifest()?;
-        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))? {
-            let entry = entry.map_err(io_error(&self.folder))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let is = |start: &str, end: &str| {
-                let number = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
-                number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-            };
-            if is("embeddings-", ".npy") || is("ids-", ".txt") {
-                fs::remove_file(entry.path()).map_err(io_error(&entry.path()))?;
-            }
+        for path in shard_files(&self.folder)? {
+            fs::remove_file(&path).map_err(io_error(&path))?;
         }
         Ok(())
     }
@@ -190,4 +183,16 @@ impl StoreWriter {
         }
         Ok(EmbeddingStore::of(&self.folder, self.manifest))
     }
+}
+
+/// The files in a folder that are named like those of a shard.
+fn shard_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+        let entry = entry.map_err(io_error(folder))?;
+        if is_of_a_shard(&entry.file_name().to_string_lossy()) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
 }

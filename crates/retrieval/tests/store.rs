@@ -330,6 +330,20 @@ fn arrays_are_written_for_numpy_and_read_from_it() {
 }
 
 #[test]
+fn files_that_are_not_of_a_store_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("ids-7.txt");
+    fs::write(&foreign, "mine").unwrap();
+    encode(folder.path(), &description(4, 4), passage, embed, |_| {}).unwrap();
+    assert_eq!(fs::read(&foreign).unwrap(), b"mine");
+    fs::remove_file(folder.path().join("manifest.json")).unwrap();
+    fs::rename(folder.path().join("embeddings-00000.npy"), folder.path().join("embeddings-00003.npy"))
+        .unwrap();
+    fs::remove_file(folder.path().join("ids-00000.txt")).unwrap();
+    assert!(failure(folder.path(), &description(4, 4)).contains("holds shards without a manifest.json"));
+}
+
+#[test]
 fn damaged_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let store = encode(folder.path(), &description(4, 4), passage, embed, |_| {}).unwrap();
