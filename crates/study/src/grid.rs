@@ -30,18 +30,16 @@ pub(crate) fn multiply(settings: &Settings) -> Vec<Settings> {
     grid
 }
 
-/// The name with `{key}` replaced by the value of that key, for the keys that `settings` multiplies.
+/// The name with each `{key}` replaced by the value of that key in `one`, one of the cells of `settings`.
 ///
 /// # Errors
-/// When a multiplied key does not stand in the name: its cells would share one.
+/// When a multiplied key does not stand in the name, as its cells would share one; when the name has a key that the
+/// cell has not.
 pub(crate) fn fill(name: &str, settings: &Settings, one: &Settings) -> Result<String, String> {
     let mut filled = name.to_owned();
     for (key, value) in settings {
-        if !value.as_ref().is_array() {
-            continue;
-        }
         let placeholder = format!("{{{}}}", key.as_ref());
-        if !filled.contains(&placeholder) {
+        if value.as_ref().is_array() && !filled.contains(&placeholder) {
             return Err(format!(
                 "{} has several values: let the name say which, with {placeholder}",
                 key.as_ref()
@@ -53,7 +51,10 @@ pub(crate) fn fill(name: &str, settings: &Settings, one: &Settings) -> Result<St
         };
         filled = filled.replace(&placeholder, &value);
     }
-    Ok(filled)
+    match filled.split_once('{').and_then(|(_, rest)| rest.split_once('}')) {
+        Some((key, _)) => Err(format!("the name has {{{key}}}, which is no setting of this cell")),
+        None => Ok(filled),
+    }
 }
 
 /// A cell's name as that of its folder: words of letters, digits and dots joined by `-`.
@@ -104,6 +105,14 @@ mod tests {
         let settings = settings("temperature = [1.0, 0.05]");
         let message = fill("contaccum", &settings, &multiply(&settings)[0]).unwrap_err();
         assert!(message.contains("temperature") && message.contains("{temperature}"), "{message}");
+    }
+
+    #[test]
+    fn a_name_may_tell_any_setting_of_its_cell_and_no_other() {
+        let settings = settings("method = \"grad-cache\"");
+        let named = |name: &str| fill(name, &settings, &multiply(&settings)[0]);
+        assert_eq!(named("{method}, two"), Ok("grad-cache, two".into()));
+        assert!(named("{methods}, two").unwrap_err().contains("{methods}"));
     }
 
     #[test]
