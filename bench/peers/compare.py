@@ -67,6 +67,18 @@ class Workloads:
     def w3(self):
         return self.step(self.tokens("w3", "--steps", "5"), "--bert-base")
 
+    def random(self, family):
+        model = self.work / family
+        if not model.exists():
+            output([sys.executable, HERE / "random_model.py", family, model])
+        return self.step(self.tokens("w3", "--steps", "5"), "--model", model)
+
+    def modernbert(self):
+        return self.random("modernbert")
+
+    def mpnet(self):
+        return self.random("mpnet")
+
     def mnrl(self):
         return self.step(self.tokens("w1"), "--model", self.model, ours=["--tied"], peer=["mnrl.py"])
 
@@ -101,7 +113,7 @@ class Workloads:
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("workloads", nargs="*", default=["W1", "W2", "W3", "W4", "W4bf16", "W5", "MNRL", "CachedMNRL"], metavar="W")
+    ap.add_argument("workloads", nargs="*", default=["W1", "W2", "W3", "W4", "W4bf16", "W5", "ModernBERT", "MPNet", "MNRL", "CachedMNRL"], metavar="W")
     ap.add_argument("--shared", type=pathlib.Path, required=True)
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("peers-work"), help="folder for token files")
     ap.add_argument("--rounds", type=int, default=5)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""PyTorch's time and memory for one training step: workloads W1, W2 (--model) and W3 (--bert-base).
+"""PyTorch's time and memory for one training step: workloads W1, W2, MPNet, ModernBERT (--model) and W3 (--bert-base).
 
     train_step.py w1.safetensors --model MODEL
     train_step.py w1.safetensors --bert-base
 
-transformers' BertModel with SDPA attention, two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over
+transformers' model with SDPA attention, two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over
 positives and hard negatives, clipping at 2.0, fused AdamW. Batches are padded to their longest sequence. `pack.py`
 makes the token file. Prints one line of JSON.
 """
@@ -12,7 +12,7 @@ import argparse, statistics, time
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel
 from common import report
 
 
@@ -28,7 +28,9 @@ def padded(tensors, step, side):
 
 def encode(encoder, batch):
     mask = batch["attention_mask"].unsqueeze(-1)
-    hidden = encoder(**batch).last_hidden_state
+    known = {name: values for name, values in batch.items()
+             if name != "token_type_ids" or getattr(encoder.config, "type_vocab_size", 0) > 1}
+    hidden = encoder(**known).last_hidden_state
     return normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
@@ -43,7 +45,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tokens", help="file of pack.py")
     shape = ap.add_mutually_exclusive_group(required=True)
-    shape.add_argument("--model", help="folder of a BERT model")
+    shape.add_argument("--model", help="folder of a model, of random_model.py for instance")
     shape.add_argument("--bert-base", action="store_true", help="12 layers of 768, random weights")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--warmup", type=int, default=2, help="steps before timing (default %(default)s)")
@@ -53,8 +55,10 @@ def main():
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
     load = ((lambda: BertModel(BertConfig(attn_implementation="sdpa"), add_pooling_layer=False)) if args.bert_base else
-            (lambda: BertModel.from_pretrained(args.model, add_pooling_layer=False, attn_implementation="sdpa")))
+            (lambda: AutoModel.from_pretrained(args.model, attn_implementation="sdpa", dtype=torch.float32)))
     encoders = {"query": load().train(), "passage": load().train()}
+    for encoder in encoders.values():      # computed and never used
+        encoder.pooler = None
     weights = [w for encoder in encoders.values() for w in encoder.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=2e-5, weight_decay=0.0, fused=True)
     tensors = load_file(args.tokens)
