@@ -1,5 +1,5 @@
-"""What the peers share: reading BEIR texts and folders of vectors, and how a result is printed."""
-import json, pathlib, resource
+"""What the peers share: reading BEIR texts and folders of vectors, clocks, and how a result is printed."""
+import json, pathlib, resource, statistics, time
 
 
 def read_texts(path, limit=None):
@@ -27,6 +27,22 @@ def read_vectors(path):
     ids = [line for shard in shards
            for line in (path / f"ids-{shard.stem[-5:]}.txt").read_text(encoding="utf-8").splitlines()]
     return ids, np.concatenate([np.load(shard) for shard in shards])
+
+
+class Clock:
+    """Wall and CPU seconds of what is timed, several times over; CPU seconds are those of all threads."""
+    def __init__(self):
+        self.wall, self.cpu = [], []
+
+    def __enter__(self):
+        self.start = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_):
+        self.wall.append(time.perf_counter() - self.start[0])
+        self.cpu.append(time.process_time() - self.start[1])
+
+    def medians(self, name):
+        return {name: statistics.median(self.wall), f"cpu_{name}": statistics.median(self.cpu)}
 
 
 def report(**result):

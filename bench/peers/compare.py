@@ -5,14 +5,17 @@
 
 SHARED holds data/squad and models/all-MiniLM-L6-v2. Needs `cargo build --release --workspace --examples` beforehand.
 Every round runs ours, then the peer, each as a process of its own on the same token ids or texts; told are the median
-of the rounds' ratios, their smallest and largest, and the largest peak resident memory of each side. Writes a Markdown
-table to stdout and every figure to --json.
+of the rounds' ratios in wall time, with their smallest and largest, and in CPU time, and the largest peak resident
+memory of each side. A machine with other work is refused without --force. Writes a Markdown table to stdout and every
+figure to --json.
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILT = HERE.parent.parent / "target" / "release"
 PASSAGES_W4 = 4000
+# Of the last minute: other work than these processes' own.
+BUSY_LOAD = 0.5
 
 
 def output(command):
@@ -25,17 +28,19 @@ def output(command):
 def measured(command, key):
     """Seconds and peak bytes from the line of JSON that a workload prints."""
     result = json.loads(output(command))
-    return {"seconds": result[key], "peak_resident_bytes": result.get("peak_resident_bytes")}
+    return {"seconds": result[key], "cpu_seconds": result[f"cpu_{key}"],
+            "peak_resident_bytes": result.get("peak_resident_bytes")}
 
 
 def whole_process(command):
-    """Wall seconds and peak bytes of a whole process: loading, tokenising and writing included."""
+    """Wall and CPU seconds and peak bytes of a whole process: loading, tokenising and writing included."""
     start = time.perf_counter()
     child = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(map(str, command))}: failed")
-    return {"seconds": time.perf_counter() - start, "peak_resident_bytes": usage.ru_maxrss * 1024}
+    return {"seconds": time.perf_counter() - start, "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_resident_bytes": usage.ru_maxrss * 1024}
 
 
 class Workloads:
@@ -118,25 +123,31 @@ def main():
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("peers-work"), help="folder for token files")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--force", action="store_true", help="measure on a busy machine too: believe CPU time alone")
     ap.add_argument("--json", type=pathlib.Path, help="also write every figure here")
     args = ap.parse_args()
 
+    load = os.getloadavg()[0]
+    if load > BUSY_LOAD and not args.force:
+        raise SystemExit(f"the machine is busy (load {load:.1f}): its wall times would say nothing; wait, or give --force")
+    print(f"load before the first round: {load:.1f}, {args.threads} threads\n")
     args.work.mkdir(parents=True, exist_ok=True)
     workloads = Workloads(args.shared.resolve(), args.work.resolve(), args.threads)
     figures = {}
-    print("| workload | ours (s) | peer (s) | ours / peer | smallest – largest | peak ours | peak peer | ours / peer |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print("| workload | ours (s) | peer (s) | ours / peer | smallest – largest | CPU, ours / peer | peak ours | peak peer "
+          "| ours / peer |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in args.workloads:
         ours, peer = getattr(workloads, name.lower())()
         rounds = [(ours(), peer()) for _ in range(args.rounds)]
         figures[name] = [{"ours": a, "peer": b} for a, b in rounds]
-        ratios = [a["seconds"] / b["seconds"] for a, b in rounds]
+        ratios, cpu_ratios = ([a[key] / b[key] for a, b in rounds] for key in ("seconds", "cpu_seconds"))
         seconds = [statistics.median(side["seconds"] for side in sides) for sides in zip(*rounds)]
         peaks = [max(side["peak_resident_bytes"] or 0 for side in sides) for sides in zip(*rounds)]
         memory = [f"{peak / 2**20:.0f} MiB" if peak else "–" for peak in peaks]
         ratio = f"{peaks[0] / peaks[1]:.2f}" if all(peaks) else "–"
         print(f"| {name} | {seconds[0]:.3f} | {seconds[1]:.3f} | {statistics.median(ratios):.2f} | "
-              f"{min(ratios):.2f} – {max(ratios):.2f} | {memory[0]} | {memory[1]} | {ratio} |", flush=True)
+              f"{min(ratios):.2f} – {max(ratios):.2f} | {statistics.median(cpu_ratios):.2f} | {memory[0]} | {memory[1]} | {ratio} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -5,9 +5,9 @@
 
 Passages go in as [title, text] pairs; `encode` sorts them by length itself. Reading and loading are not timed.
 """
-import argparse, time
+import argparse
 import sentence_transformers, torch
-from common import read_texts, report
+from common import Clock, read_texts, report
 
 
 def main():
@@ -26,11 +26,11 @@ def main():
     _, texts = read_texts(args.corpus, args.passages)
     encode = lambda part: model.encode(part, batch_size=args.batch_size, show_progress_bar=False)
     encode(texts[:args.batch_size])
-    start = time.perf_counter()
-    vectors = encode(texts)
-    seconds = time.perf_counter() - start
+    clock = Clock()
+    with clock:
+        vectors = encode(texts)
     report(peer=f"sentence-transformers {sentence_transformers.__version__}", threads=args.threads,
-           passages=len(vectors), seconds=seconds, passages_per_second=len(vectors) / seconds)
+           passages=len(vectors), **clock.medians("seconds"), passages_per_second=len(vectors) / clock.wall[0])
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@
 cosine / 0.05, InfoNCE over positives and hard negatives, clipping at 2.0, fused AdamW. Anchors, positives and
 negatives are each padded to their longest, as its collator does. Prints one line of JSON.
 """
-import argparse, statistics, time
+import argparse
+from contextlib import nullcontext
 import sentence_transformers, torch
 from safetensors.torch import load_file
 from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
-from common import report
+from common import Clock, report
 from train_step import padded, update
 
 
@@ -42,15 +43,13 @@ def main():
     optimizer = torch.optim.AdamW(weights, lr=2e-5, weight_decay=0.0, fused=True)
     tensors = load_file(args.tokens)
 
-    seconds = []
+    clock = Clock()
     for step in range(len({name.split(".")[0] for name in tensors})):
-        start = time.perf_counter()
-        loss = loss_of(columns(tensors, step), None)
-        update(loss, weights, optimizer)
-        if step >= args.warmup:
-            seconds.append(time.perf_counter() - start)
-    report(peer=f"sentence-transformers {sentence_transformers.__version__}", threads=args.threads, steps=len(seconds),
-           seconds_per_step=statistics.median(seconds), last_loss=loss.item())
+        with clock if step >= args.warmup else nullcontext():
+            loss = loss_of(columns(tensors, step), None)
+            update(loss, weights, optimizer)
+    report(peer=f"sentence-transformers {sentence_transformers.__version__}", threads=args.threads, steps=len(clock.wall),
+           **clock.medians("seconds_per_step"), last_loss=loss.item())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 
 Both are folders of `contaccum encode` or .npy files. Adding to the index copies the vectors and is timed apart.
 """
-import argparse, time
+import argparse
 import faiss, numpy as np
-from common import read_vectors, report
+from common import Clock, read_vectors, report
 
 
 def main():
@@ -22,17 +22,15 @@ def main():
     faiss.omp_set_num_threads(args.threads)
     passages, queries = (np.ascontiguousarray(read_vectors(path)[1], dtype=np.float32)
                          for path in (args.passages, args.queries))
-    start = time.perf_counter()
+    adding, searching = Clock(), Clock()
     index = faiss.IndexFlatIP(passages.shape[1])
-    index.add(passages)
-    add_seconds = time.perf_counter() - start
-    seconds = []
+    with adding:
+        index.add(passages)
     for _ in range(args.repeats):
-        start = time.perf_counter()
-        scores, _ = index.search(queries, args.top)
-        seconds.append(time.perf_counter() - start)
+        with searching:
+            scores, _ = index.search(queries, args.top)
     report(peer=f"faiss {faiss.__version__}", threads=args.threads, passages=len(passages), queries=len(queries),
-           top=args.top, add_seconds=add_seconds, search_seconds=float(np.median(seconds)),
+           top=args.top, **adding.medians("add_seconds"), **searching.medians("search_seconds"),
            mean_best_score=float(scores[:, 0].mean()), mean_last_score=float(scores[:, -1].mean()))
 
 

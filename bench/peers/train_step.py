@@ -8,12 +8,13 @@ transformers' model with SDPA attention, two encoders, dropout on, mean pooling,
 positives and hard negatives, clipping at 2.0, fused AdamW. Batches are padded to their longest sequence. `pack.py`
 makes the token file. Prints one line of JSON.
 """
-import argparse, statistics, time
+import argparse
+from contextlib import nullcontext
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModel, BertConfig, BertModel
-from common import report
+from common import Clock, report
 
 
 def padded(tensors, step, side):
@@ -64,19 +65,16 @@ def main():
     tensors = load_file(args.tokens)
     packed_steps = len({name.split(".")[0] for name in tensors})
 
-    seconds, losses = [], []
+    clock = Clock()
     for step in range(args.warmup + (args.steps or packed_steps - args.warmup)):
-        start = time.perf_counter()
-        vectors = {side: encode(encoder, padded(tensors, step % packed_steps, side))
-                   for side, encoder in encoders.items()}
-        logits = vectors["query"] @ vectors["passage"].T / 0.05
-        loss = cross_entropy(logits, torch.arange(len(logits)))
-        update(loss, weights, optimizer)
-        if step >= args.warmup:
-            seconds.append(time.perf_counter() - start)
-            losses.append(loss.item())
-    report(peer=f"torch {torch.__version__}", threads=args.threads, steps=len(seconds),
-           seconds_per_step=statistics.median(seconds), seconds=[round(s, 4) for s in seconds], last_loss=losses[-1])
+        with clock if step >= args.warmup else nullcontext():
+            vectors = {side: encode(encoder, padded(tensors, step % packed_steps, side))
+                       for side, encoder in encoders.items()}
+            logits = vectors["query"] @ vectors["passage"].T / 0.05
+            loss = cross_entropy(logits, torch.arange(len(logits)))
+            update(loss, weights, optimizer)
+    report(peer=f"torch {torch.__version__}", threads=args.threads, steps=len(clock.wall),
+           **clock.medians("seconds_per_step"), seconds=[round(s, 4) for s in clock.wall], last_loss=loss.item())
 
 
 if __name__ == "__main__":

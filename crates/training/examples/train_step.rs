@@ -18,6 +18,7 @@ use contaccum_encoder::{
     random_weights,
 };
 use contaccum_training::{Method, TokenizedSample, TrainConfig, Trainer, resident_memory};
+use cpu_time::ProcessTime;
 use safetensors::SafeTensors;
 
 /// Steps before timing.
@@ -50,26 +51,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let passage = if tied { None } else { Some(encoder(model)?) };
     let mut trainer = Trainer::new(config, encoder(model)?, passage, 1_000_000)?;
-    let (mut seconds, mut loss) = (Vec::new(), f64::NAN);
+    let (mut seconds, mut cpu_seconds, mut loss) = (Vec::new(), Vec::new(), f64::NAN);
     for (index, step) in steps.iter().enumerate() {
-        let start = Instant::now();
+        let (start, cpu_start) = (Instant::now(), ProcessTime::now());
         loss = trainer.update(step)?.loss();
         if index >= WARMUP {
             seconds.push(start.elapsed().as_secs_f64());
+            cpu_seconds.push(cpu_start.elapsed().as_secs_f64());
         }
     }
-    let mut sorted = seconds.clone();
-    sorted.sort_by(f64::total_cmp);
     let report = serde_json::json!({
         "steps": seconds.len(),
         "threads": contaccum_kernels::threads(),
-        "seconds_per_step": sorted[sorted.len() / 2],
+        "seconds_per_step": median(&seconds),
+        "cpu_seconds_per_step": median(&cpu_seconds),
         "seconds": seconds,
         "last_loss": loss,
         "peak_resident_bytes": resident_memory().peak_bytes,
     });
     println!("{report}");
     Ok(())
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 fn encoder(model: Option<&str>) -> Result<Encoder, Box<dyn std::error::Error>> {
