@@ -36,8 +36,8 @@ fn a_command_line_that_makes_no_sense_is_bad_usage() {
     let here = Path::new(".");
     let cases: [(&str, &[&str]); 23] = [
         (
-            "train --model m --train t --output-dir o --learning-rate -1",
-            &["bad setting", "learning_rate", "-1"],
+            "train --model m --train t --output-dir o --learning-rate -1e-5",
+            &["bad setting", "learning_rate", "-0.00001"],
         ),
         ("train --max-steps -1", &["--max-steps", "-1", "whole number"]),
         ("train --max-steps 1.5", &["--max-steps", "1.5", "whole number"]),

@@ -31,7 +31,7 @@ pub enum TrainError {
     /// The loss became NaN or infinite.
     #[error(
         "loss is not a number: update {update}, micro-step {micro_step} \
-         (lower learning_rate or raise temperature; the last checkpoint is intact)"
+         (lower learning_rate or raise temperature; checkpoints saved before are intact)"
     )]
     LossNotFinite {
         /// The update, from 1.
@@ -40,15 +40,15 @@ pub enum TrainError {
         micro_step: usize,
     },
     /// A gradient became NaN or infinite.
-    #[error("gradient is not a number: update {update} (lower learning_rate; the last checkpoint is intact)")]
+    #[error("gradient is not a number: update {update} (lower learning_rate; checkpoints saved before are intact)")]
     GradientNotFinite {
         /// The update, from 1.
         update: usize,
     },
     /// A weight became NaN, infinite or nearly so.
     #[error(
-        "weights are no longer numbers to compute with: update {update} (lower learning_rate; nothing of this update was saved, the last \
-         checkpoint is intact)"
+        "weights are no longer numbers to compute with: update {update} (lower learning_rate; nothing of this update was saved, \
+         checkpoints saved before are intact)"
     )]
     WeightsNotFinite {
         /// The update, from 1.

@@ -70,7 +70,12 @@ fn flag(setting: &Setting) -> Arg {
         .action(ArgAction::Set)
         .value_parser(parser(kind))
         .conflicts_with_all(facts.not_with);
-    if kind == Kind::Switch { arg.num_args(0..=1).default_missing_value("true") } else { arg }
+    match kind {
+        Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
+        // What clap takes for a negative number is none with an exponent below 0, as learning rates have.
+        Kind::Number => arg.allow_hyphen_values(true),
+        _ => arg,
+    }
 }
 
 /// Reads a word as the value that stands in a recipe: checked here, read with the other settings.
