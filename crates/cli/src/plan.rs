@@ -39,7 +39,7 @@ struct Report {
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let asked = TrainConfig::load_for_plan(args.recipe.as_deref(), args.settings.given())?;
     crate::use_threads(asked.threads)?;
-    let shape = ModelFolder::locate_config(&asked.model)?;
+    let shape = ModelFolder::locate_without_weights(&asked.model)?.config()?;
     asked.check_lengths(&shape)?;
     let budget_bytes = asked.memory_budget.map(|budget| budget.as_u64() as usize);
     let budget = MemoryBudget {
