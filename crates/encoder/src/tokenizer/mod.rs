@@ -25,6 +25,7 @@ mod frame;
 mod guard;
 mod places;
 mod runs;
+mod traits;
 
 /// How a passage's title and text become one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
