@@ -57,6 +57,27 @@ impl Role {
             Self::Passage => settings.passage_max_length,
         }
     }
+
+    /// Refuses a length, of a flag or of the folder, that leaves no room beside the special tokens.
+    fn check_length(
+        self,
+        name: &str,
+        settings: &ModelSettings,
+        tokenizer: &TextTokenizer,
+    ) -> Result<(), BadUsage> {
+        let length = self.max_length(settings);
+        let least = match self {
+            Self::Query => tokenizer.shortest_query(),
+            Self::Passage => tokenizer.shortest_passage(settings.passage_format),
+        };
+        match length < least {
+            true => Err(BadUsage(format!(
+                "{name}: a maximum length of {length} leaves no room beside the special tokens (give --max-length {least} \
+                 or more)"
+            ))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What of texts is to be done otherwise than the model folder says.
@@ -87,7 +108,8 @@ impl TextEncoder {
         let folder = ModelFolder::locate(&name)?;
         let recorded = folder.settings()?;
         folder.warn_if_plain();
-        let settings = overrides.over(&name, role, &folder, recorded)?;
+        let tokenizer = folder.tokenizer()?;
+        let settings = overrides.over(&name, role, &folder, &tokenizer, recorded)?;
         let pair = folder.record()?.pair;
         if pair.as_ref().is_some_and(|pair| pair.side != role.side()) {
             let what = format!(
@@ -97,7 +119,6 @@ impl TextEncoder {
             return Err(BadUsage(what).into());
         }
         let encoder = folder.encoder(settings)?;
-        let tokenizer = folder.tokenizer()?;
         let fingerprint = encoder.fingerprint(&tokenizer);
         let encoder = Self { name, encoder, tokenizer, fingerprint, pair, role };
         encoder.tell();
@@ -179,27 +200,25 @@ impl TextOverrides<'_> {
         name: &str,
         role: Role,
         folder: &ModelFolder,
+        tokenizer: &TextTokenizer,
         recorded: ModelSettings,
     ) -> anyhow::Result<ModelSettings> {
         let mut settings = recorded.clone();
         if let Some(length) = self.max_length {
             let positions = folder.config()?.architecture().longest;
-            let problem = match length {
-                ..3 => "no room beside the special tokens (give 3 or more)".to_owned(),
-                _ if length > positions => format!("{name} has {positions} positions (give at most that)"),
-                _ => String::new(),
-            };
-            if !problem.is_empty() {
+            if length > positions {
+                let problem = format!("{name} has {positions} positions (give at most that)");
                 return Err(BadUsage(format!("--max-length {length}: {problem}")).into());
             }
             (settings.query_max_length, settings.passage_max_length) = (length, length);
         }
+        settings.passage_format = self.passage_format.unwrap_or(settings.passage_format);
+        role.check_length(name, &settings, tokenizer)?;
         if let Some(prompt) = self.prompt {
             (settings.query_prompt, settings.passage_prompt) = (prompt.to_owned(), prompt.to_owned());
         } else {
             folder.notes()?.iter().for_each(|note| tracing::warn!("{note}"));
         }
-        settings.passage_format = self.passage_format.unwrap_or(settings.passage_format);
         let record = folder.record()?;
         let (recorded_length, length) = (role.max_length(&recorded), role.max_length(&settings));
         let replaced = [

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use contaccum_encoder::{ModelFolder, Recompute};
-use contaccum_training::{Largest, MemoryBudget, MemoryPlan, PROGRAM_BYTES, TrainConfig};
+use contaccum_encoder::{EncoderError, ModelConfig, ModelFolder, Recompute};
+use contaccum_training::{Largest, MemoryBudget, MemoryPlan, PROGRAM_BYTES, TrainConfig, run_settings};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -39,8 +39,9 @@ struct Report {
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let asked = TrainConfig::load_for_plan(args.recipe.as_deref(), args.settings.given())?;
     crate::use_threads(asked.threads)?;
-    let shape = ModelFolder::locate_config(&asked.model)?;
-    asked.check_lengths(&shape)?;
+    let folder = ModelFolder::locate_without_weights(&asked.model)?;
+    let shape = folder.config()?;
+    check_lengths(&asked, &folder, &shape)?;
     let budget_bytes = asked.memory_budget.map(|budget| budget.as_u64() as usize);
     let budget = MemoryBudget {
         shape: &shape,
@@ -74,6 +75,16 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
         parts,
     };
     output::write(args.format, ["setting", "value"], &report.rows(), &report)
+}
+
+/// Refuses the lengths that training would refuse; without a tokenizer at hand, only those beyond its
+/// positions.
+fn check_lengths(asked: &TrainConfig, folder: &ModelFolder, shape: &ModelConfig) -> anyhow::Result<()> {
+    asked.check_lengths(shape)?;
+    match folder.tokenizer() {
+        Err(EncoderError::FileMissing { .. }) => Ok(()),
+        read => Ok(asked.check_frame(&read?, run_settings(asked, folder.settings()?).passage_format)?),
+    }
 }
 
 impl Report {

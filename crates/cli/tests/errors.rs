@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{contaccum, prepare};
+use common::{contaccum, prepare, succeed};
 
 const FAILED: i32 = 1;
 const BAD_USAGE: i32 = 2;
@@ -234,6 +234,51 @@ fn a_corpus_or_queries_that_cannot_be_read_are_refused_with_the_line() {
     refused(folder, &format!("{} --split dev", encode("queries", "data")), FAILED, &["dev", "test"]);
     refused(folder, &encode("corpus", "start"), FAILED, &["start", "corpus.jsonl"]);
     assert!(!folder.join("index").exists());
+}
+
+#[test]
+fn a_length_without_room_beside_the_special_tokens_of_a_pair_is_refused_at_the_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder, 32);
+    let encode = "encode --model start --corpus data --output index";
+    let search = "search --model start --index index --query x";
+    let train = |length: usize| format!("{TRAIN} --passage-max-length {length}");
+    // BERT's pair has three special tokens.
+    succeed(folder, &format!("{encode} --max-length 3"));
+    succeed(folder, "plan --model start --query-max-length 3 --passage-max-length 3");
+    let path = folder.join("start/tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let special = |token: &str| serde_json::json!({ "SpecialToken": { "id": token, "type_id": 0 } });
+    let text = |name: &str| serde_json::json!({ "Sequence": { "id": name, "type_id": 0 } });
+    let token = |token: &str, id: u32| serde_json::json!({ "id": token, "ids": [id], "tokens": [token] });
+    tokenizer["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special("[CLS]"), text("A"), special("[SEP]")],
+        "pair": [special("[CLS]"), text("A"), special("[SEP]"), special("[SEP]"), text("B"), special("[SEP]")],
+        "special_tokens": { "[CLS]": token("[CLS]", 2), "[SEP]": token("[SEP]", 3) },
+    });
+    write(folder, "start/tokenizer.json", &tokenizer.to_string());
+    write(folder, "start/tokenizer_config.json", r#"{ "tokenizer_class": "PreTrainedTokenizerFast" }"#);
+
+    let words = ["room beside the special tokens", "4 or more"];
+    refused(folder, &train(3), BAD_USAGE, &[&["passage_max_length: 3"], &words[..]].concat());
+    refused(
+        folder,
+        "plan --model start --query-max-length 16 --passage-max-length 3",
+        BAD_USAGE,
+        &[&["passage_max_length: 3"], &words[..]].concat(),
+    );
+    refused(folder, &format!("{encode} --max-length 3 --overwrite"), BAD_USAGE, &words);
+    refused(folder, &format!("{search} --max-length 2"), BAD_USAGE, &["special tokens", "3 or more"]);
+    // Title and text in one segment need no more than a query.
+    succeed(folder, &format!("{} --passage-format joined --dry-run", train(3)));
+    succeed(folder, &format!("{encode} --max-length 3 --passage-format joined --overwrite"));
+    succeed(folder, &format!("{encode} --max-length 4 --overwrite"));
+    succeed(folder, &format!("{search} --max-length 3"));
+    // A plan needs no tokenizer.
+    std::fs::remove_file(path).unwrap();
+    succeed(folder, "plan --model start --query-max-length 16 --passage-max-length 3");
 }
 
 #[test]

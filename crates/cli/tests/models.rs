@@ -11,6 +11,8 @@ use std::{
 use common::{contaccum, prepare, succeed};
 
 const ENCODE: &str = "encode --model start --corpus data --output index";
+const TRAIN: &str = "train --model start --train data --max-steps 1 --output-dir run --query-max-length 16 \
+                     --passage-max-length 32";
 
 /// Runs `encode` of a model by its hub name, offline, with these variables alone beside the system's.
 fn encode_by_name(folder: &Path, variables: &[(&str, &str)]) -> Output {
@@ -77,7 +79,7 @@ fn a_file_that_is_not_what_it_is_named_ends_every_command_in_one_line() {
         let path = folder.join("start").join(file);
         let sound = fs::read(&path).unwrap();
         fs::write(&path, pointer).unwrap();
-        for command in [ENCODE, "train --model start --train data --max-steps 1 --output-dir run"] {
+        for command in [ENCODE, TRAIN] {
             let output = contaccum(folder, command);
             let told = text(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{told}");

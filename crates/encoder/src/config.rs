@@ -57,6 +57,7 @@ impl ModelConfig {
     fn of_family(family: &'static Family, fields: &Map<String, Value>) -> Result<Self, String> {
         let mut fields = Fields::new(fields);
         let architecture = (family.read)(&mut fields)?;
+        fields.keep_token_ids();
         Ok(Self { family, fields: fields.read, architecture, dense: Vec::new() })
     }
 

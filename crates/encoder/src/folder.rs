@@ -38,32 +38,38 @@ impl ModelFolder {
     }
 
     pub(crate) fn locate_with(name_or_path: &str, hub: &Hub) -> Result<Self, EncoderError> {
+        Self::locate_by(name_or_path, |name| hub.fetch(name))
+    }
+
+    /// As [`ModelFolder::locate`], of a model whose weights will not be read: they are not fetched from the hub, and where
+    /// it cannot be reached a `config.json` in the cache serves alone.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::locate`].
+    pub fn locate_without_weights(name_or_path: &str) -> Result<Self, EncoderError> {
+        Self::locate_without_weights_with(name_or_path, &Hub::from_environment())
+    }
+
+    pub(crate) fn locate_without_weights_with(name_or_path: &str, hub: &Hub) -> Result<Self, EncoderError> {
+        Self::locate_by(name_or_path, |name| hub.fetch_without_weights(name))
+    }
+
+    fn locate_by(
+        name_or_path: &str,
+        fetch: impl Fn(&str) -> Result<PathBuf, EncoderError>,
+    ) -> Result<Self, EncoderError> {
         let path = PathBuf::from(name_or_path);
         let path = if path.is_dir() {
             path
         } else if path.exists() {
             return Err(EncoderError::NotAFolder { path });
         } else if is_hub_name(name_or_path) {
-            hub.fetch(name_or_path).map_err(|error| no_folder_rather(name_or_path, error))?
+            fetch(name_or_path).map_err(|error| no_folder_rather(name_or_path, error))?
         } else {
             return Err(EncoderError::FolderMissing { path });
         };
         let modules = Modules::read(&path)?;
         Ok(Self { path, modules })
-    }
-
-    /// Reads `config.json` alone, of a folder, of the Hugging Face cache or of the hub.
-    ///
-    /// # Errors
-    /// As [`ModelFolder::locate`] and [`ModelConfig::read`].
-    pub fn locate_config(name_or_path: &str) -> Result<ModelConfig, EncoderError> {
-        match is_hub_name(name_or_path) && !Path::new(name_or_path).exists() {
-            true => {
-                let fetched = Hub::from_environment().fetch_config(name_or_path);
-                ModelConfig::read(&fetched.map_err(|error| no_folder_rather(name_or_path, error))?)
-            }
-            false => Self::locate(name_or_path)?.config(),
-        }
     }
 
     /// Where the folder lies.

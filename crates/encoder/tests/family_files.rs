@@ -70,6 +70,22 @@ fn what_is_written_reads_back_and_names_the_class() {
 }
 
 #[test]
+fn ids_of_special_tokens_are_written_as_they_were_and_decide_nothing() {
+    let ids = json!({ "bos_token_id": 2, "eos_token_id": [3, 4], "cls_token_id": null, "sep_token_id": 3 });
+    for (class, _, fields) in families() {
+        let without = config(&fields).unwrap();
+        let mut fields = fields;
+        fields.as_object_mut().unwrap().extend(ids.as_object().unwrap().clone());
+        let own = config(&fields).unwrap();
+        assert_eq!(own.fingerprint(), without.fingerprint(), "{class}");
+        let (own, without) = (written(&own.with_dropout(0.25)), written(&without));
+        for (name, id) in ids.as_object().unwrap() {
+            assert_eq!((own.get(name), without.get(name)), (Some(id), None), "{class} {name}");
+        }
+    }
+}
+
+#[test]
 fn a_dropout_rate_is_that_of_every_dropout_and_changes_no_vector() {
     for (class, _, fields) in families() {
         let config = config(&fields).unwrap();

@@ -206,7 +206,9 @@ fn gradients_are_those_of_float64_with_cls_pooling() {
 fn gradients_are_those_of_float64_with_every_other_pooling() {
     let others = Pooling::ALL.into_iter().filter(|one| ![Pooling::Cls, Pooling::Mean].contains(one));
     for pooling in others {
-        for (name, config) in models().into_iter().filter(|(name, _)| *name == "bert") {
+        for (name, config) in
+            models().into_iter().filter(|(name, _)| ["bert", "mpnet", "modernbert"].contains(name))
+        {
             check(name, &config, pooling, true);
         }
     }

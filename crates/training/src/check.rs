@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use contaccum_encoder::{ModelConfig, Similarity};
+use contaccum_encoder::{ModelConfig, PassageFormat, Similarity, TextTokenizer};
 use contaccum_objective::Rows;
 
 use crate::recipe::setting;
@@ -151,6 +151,25 @@ impl TrainConfig {
                     key,
                     format!("{length}, but the model has {positions} positions (give at most that)"),
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that sequences have room beside the special tokens of a tokenizer.
+    ///
+    /// # Errors
+    /// A length that leaves none.
+    pub fn check_frame(&self, tokenizer: &TextTokenizer, format: PassageFormat) -> Result<(), ConfigError> {
+        let lengths = [
+            ("query_max_length", self.query_max_length, tokenizer.shortest_query()),
+            ("passage_max_length", self.passage_max_length, tokenizer.shortest_passage(format)),
+        ];
+        for (key, length, least) in lengths {
+            if length < least {
+                let reason =
+                    format!("{length} leaves no room beside the special tokens (give {least} or more)");
+                return setting(key, reason);
             }
         }
         Ok(())

@@ -15,23 +15,22 @@
 //! name and is removed by the next run; older checkpoints go only afterwards. Nothing but what was written is read
 //! back: contents are held against their hashes.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use bytemuck::{NoUninit, Pod};
 use contaccum_encoder::{
     Encoder, Fingerprint, ModelCard, ModelFolder, ModelSettings, Pair, Rounding, Side, TextTokenizer,
     export_folder, tell_differences,
 };
 use contaccum_files::{copy_folder, read_json, remove_folder, write_folder, write_json};
 use contaccum_objective::ObjectiveState;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::contents::{self, CONTENTS};
 use crate::identity::RunIdentity;
+use crate::tensors::{TensorFile, Values, write_tensors};
 use crate::tower::{Tower, Towers};
 use crate::warmup::WarmupGate;
 use crate::{Setting, TrainConfig, TrainError, Trainer};
@@ -65,7 +64,7 @@ struct State {
     config: toml::Table,
 }
 
-fn broken(path: &Path, reason: impl std::fmt::Display) -> TrainError {
+pub(crate) fn broken(path: &Path, reason: impl std::fmt::Display) -> TrainError {
     let reason = format!("{reason} (remove this checkpoint: the one before it is then gone on from)");
     TrainError::Checkpoint { action: "read", path: path.into(), reason }
 }
@@ -299,39 +298,6 @@ fn same_run(path: &Path, state: &State, identity: &RunIdentity, trainer: &Traine
     Err(TrainError::OtherContent { path: path.into(), what: tell_differences(&differences) })
 }
 
-/// One-dimensional values as a tensor to be written, without a copy on the way.
-struct Values<'a> {
-    dtype: Dtype,
-    length: usize,
-    bytes: &'a [u8],
-}
-
-impl<'a> Values<'a> {
-    fn new<T: NoUninit>(dtype: Dtype, values: &'a [T]) -> Self {
-        Self { dtype, length: values.len(), bytes: bytemuck::cast_slice(values) }
-    }
-}
-
-/// Writes a safetensors file, the widest types first, so that all values are aligned in a mapped file.
-fn write_tensors(path: &Path, mut tensors: Vec<(String, Values)>) -> Result<(), TrainError> {
-    tensors.sort_by(|(a, x), (b, y)| y.dtype.bitsize().cmp(&x.dtype.bitsize()).then(a.cmp(b)));
-    let mut end = 0;
-    let infos = tensors.iter().map(|(name, Values { dtype, length, bytes })| {
-        let data_offsets = (end, end + bytes.len());
-        end = data_offsets.1;
-        (name.clone(), TensorInfo { dtype: *dtype, shape: vec![*length], data_offsets })
-    });
-    let metadata = Metadata::new(None, infos.collect()).expect("tensors lie back to back");
-    contaccum_files::write(path, |file| {
-        let mut header = serde_json::to_vec(&metadata)?;
-        header.resize(header.len().next_multiple_of(8), b' ');
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, values)| file.write_all(values.bytes))
-    })?;
-    Ok(())
-}
-
 /// Every tensor of `state.safetensors`, by name.
 fn all_tensors<'a>(
     towers: &'a Towers,
@@ -362,56 +328,6 @@ fn all_tensors<'a>(
     ];
     tensors.extend(banks.into_iter().map(|(name, values)| (format!("bank.{name}"), values)));
     tensors
-}
-
-/// `state.safetensors`, read one tensor at a time.
-struct TensorFile {
-    path: PathBuf,
-    file: File,
-    data_start: u64,
-    tensors: HashMap<String, TensorInfo>,
-}
-
-impl TensorFile {
-    /// Reads the header. What it declares is held against the file's length, so that no size asks for more memory than
-    /// there are bytes.
-    fn open(path: &Path) -> Result<Self, TrainError> {
-        let failed = contaccum_files::Error::io("reading", path);
-        let mut file = File::open(path).map_err(&failed)?;
-        let file_bytes = file.metadata().map_err(&failed)?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(&failed)?;
-        let data_start = u64::from_le_bytes(length).saturating_add(8);
-        let mut header = Vec::new();
-        (&file).take(data_start - 8).read_to_end(&mut header).map_err(failed)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| broken(path, e))?;
-        let declared = data_start.saturating_add(metadata.data_len() as u64);
-        if declared != file_bytes {
-            return Err(broken(path, format!("it holds {file_bytes} bytes, its header says {declared}")));
-        }
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.into(), file, data_start, tensors })
-    }
-
-    /// Fills `values` with the tensor `name`.
-    fn read_into<T: Pod>(&mut self, name: &str, values: &mut [T]) -> Result<(), TrainError> {
-        let info = self.tensors.get(name).ok_or_else(|| broken(&self.path, format!("no tensor {name}")))?;
-        let (start, end) = info.data_offsets;
-        if end - start != size_of_val(values) {
-            let reason = format!("{name} has {} bytes where {} belong", end - start, size_of_val(values));
-            return Err(broken(&self.path, reason));
-        }
-        let read = self.file.seek(SeekFrom::Start(self.data_start + start as u64));
-        read.and_then(|_| self.file.read_exact(bytemuck::cast_slice_mut(values)))
-            .map_err(|error| contaccum_files::Error::io("reading", &self.path)(error).into())
-    }
-
-    fn read<T: Pod>(&mut self, name: &str) -> Result<Vec<T>, TrainError> {
-        let bytes = self.tensors.get(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
-        let mut values = vec![T::zeroed(); bytes / size_of::<T>()];
-        self.read_into(name, &mut values)?;
-        Ok(values)
-    }
 }
 
 fn restore_tensors(path: &Path, state: &State, trainer: &mut Trainer) -> Result<(), TrainError> {

@@ -33,6 +33,7 @@ mod sample;
 mod schedule;
 mod session;
 mod settings;
+mod tensors;
 mod tower;
 mod trainer;
 mod warmup;

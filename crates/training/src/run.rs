@@ -37,23 +37,21 @@ impl StartModel {
     /// Opens the folder or hub name that the configuration gives, and lays its settings over the folder's.
     ///
     /// # Errors
-    /// A model that cannot be read, or lengths beyond its positions.
+    /// A model that cannot be read, or lengths that it does not take.
     pub fn open(config: &TrainConfig) -> Result<Self, TrainError> {
         let folder = ModelFolder::locate(&config.model)?;
         let shape = run_shape(config, folder.config()?);
+        config.check_lengths(&shape)?;
         let recorded = folder.settings()?;
         folder.tell_shorter(recorded.max_seq_length, config.query_max_length.max(config.passage_max_length));
         let settings = run_settings(config, recorded);
         if config.pooling.is_none() {
             folder.warn_if_plain();
         }
+        let tokenizer = folder.tokenizer()?;
+        config.check_frame(&tokenizer, settings.passage_format)?;
         let weights = folder.weights(&Layout::new(&shape))?;
-        let start = Self {
-            encoder: Encoder::new(shape, settings, weights),
-            tokenizer: Arc::new(folder.tokenizer()?),
-        };
-        config.check_lengths(start.encoder.config())?;
-        Ok(start)
+        Ok(Self { encoder: Encoder::new(shape, settings, weights), tokenizer: Arc::new(tokenizer) })
     }
 
     fn duplicate(&self) -> Encoder {

@@ -1,7 +1,8 @@
 //! Settings that save memory change no gradient, and the plan is what is resident.
 
 use contaccum_encoder::{
-    BertConfig, Encoder, Layout, ModelConfig, ModelSettings, Recompute, TokenSequence, random_weights,
+    BertConfig, DenseActivation, DenseShape, Encoder, Layout, ModelConfig, ModelSettings, Recompute,
+    TokenSequence, random_weights,
 };
 use contaccum_training::{
     HEAP_BYTES, Method, TokenizedSample, TrainConfig, Trainer, UpdateReport, resident_memory,
@@ -138,6 +139,16 @@ fn measured_settings() -> Vec<(ModelConfig, TrainConfig)> {
         "model_type": "modernbert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
         "intermediate_size": 384, "vocab_size": 20_000, "local_attention": 32,
     }));
+    let roberta = of(serde_json::json!({
+        "model_type": "roberta", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 1024, "vocab_size": 20_000, "max_position_embeddings": 130,
+    }));
+    let distilbert = of(serde_json::json!({
+        "model_type": "distilbert", "dim": 256, "n_layers": 3, "n_heads": 4, "hidden_dim": 1024,
+        "vocab_size": 20_000, "max_position_embeddings": 128,
+    }));
+    let wide = DenseShape { outputs: 4096, bias: true, activation: DenseActivation::Tanh };
+    let dense = bert.clone().with_dense(vec![wide]);
     let tied = TrainConfig { tied: true, ..long.clone() };
     let selective = TrainConfig { recompute: Recompute::Selective, ..long.clone() };
     vec![
@@ -147,7 +158,11 @@ fn measured_settings() -> Vec<(ModelConfig, TrainConfig)> {
         (mpnet, lean.clone()),
         (modernbert.clone(), tied),
         (modernbert.clone(), selective),
-        (modernbert, lean),
+        (modernbert, lean.clone()),
+        (roberta, long.clone()),
+        (distilbert, lean.clone()),
+        (dense.clone(), long),
+        (dense, lean),
     ]
 }
 

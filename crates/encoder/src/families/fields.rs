@@ -147,6 +147,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Keeps the ids of special tokens as they are: where they are missing transformers puts those of its own
+    /// vocabulary, and warns of what is beyond the model's.
+    pub fn keep_token_ids(&mut self) {
+        let ids = self.given.iter().filter(|(name, _)| name.ends_with("_token_id"));
+        for (name, id) in ids {
+            self.read.entry(name.clone()).or_insert_with(|| (id.clone(), Decides::Neither));
+        }
+    }
+
     /// An activation by transformers' name.
     pub fn activation(&mut self, name: &str) -> Result<Activation, String> {
         let word: String = self.of_vectors(name, "gelu".to_owned())?;

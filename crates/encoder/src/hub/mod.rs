@@ -70,7 +70,21 @@ impl Hub {
     /// A cached folder without `modules.json` may be a plain model or one that transformers fetched only in part, so
     /// the hub is asked for what is missing; where it cannot be reached, the cached folder serves.
     pub(crate) fn fetch(&self, name: &str) -> Result<PathBuf, EncoderError> {
-        let cached = self.cached(name);
+        self.fetch_those(name, self.cached(name), is_wanted)
+    }
+
+    /// As [`Hub::fetch`], but nothing is asked of the weights, which are not fetched.
+    pub(crate) fn fetch_without_weights(&self, name: &str) -> Result<PathBuf, EncoderError> {
+        let cached = self.snapshot(name).filter(|folder| find(folder, "config.json").is_some());
+        self.fetch_those(name, cached, |file| is_wanted(file) && !is_of_weights(file))
+    }
+
+    fn fetch_those(
+        &self,
+        name: &str,
+        cached: Option<PathBuf>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<PathBuf, EncoderError> {
         if let Some(folder) = &cached
             && (self.offline || folder.join("modules.json").exists())
         {
@@ -80,29 +94,10 @@ impl Hub {
         if self.offline {
             return Err(EncoderError::HubOffline { name, cache });
         }
-        match (self.download(&name), cached) {
+        match (self.download(&name, wanted), cached) {
             (Ok(folder), _) | (Err(_), Some(folder)) => Ok(folder),
             (Err(reason), None) => Err(EncoderError::HubFailed { name, cache, reason }),
         }
-    }
-
-    /// A model's `config.json` alone, from the cache or fetched.
-    pub(crate) fn fetch_config(&self, name: &str) -> Result<PathBuf, EncoderError> {
-        let cached = self.snapshot(name).map(|folder| folder.join("config.json"));
-        if let Some(path) = cached.filter(|path| path.exists()) {
-            return Ok(path);
-        }
-        let (owned, cache) = (name.to_owned(), self.cache.clone());
-        if self.offline {
-            return Err(EncoderError::HubOffline { name: owned, cache });
-        }
-        let remote = self.remote();
-        let fetched = remote.listing(name).and_then(|listing| {
-            let path = remote.fetch(&self.cache, name, &listing.commit, "config.json")?;
-            self.write_ref(name, &listing.commit)?;
-            Ok(path)
-        });
-        fetched.map_err(|reason| EncoderError::HubFailed { name: owned, cache, reason })
     }
 
     fn remote(&self) -> Remote {
@@ -127,13 +122,13 @@ impl Hub {
             .then_some(folder)
     }
 
-    fn download(&self, name: &str) -> Result<PathBuf, String> {
+    fn download(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
         let remote = self.remote();
         // By commit, so that a push in between cannot mix two versions.
         let Listing { commit, files } = remote.listing(name)?;
         let whole = files.iter().any(|file| file == "model.safetensors");
-        let wanted = |file: &&String| is_wanted(file) && !(whole && is_shard(file));
-        for file in files.iter().filter(wanted) {
+        let beside_whole = |file: &str| whole && is_shard(file);
+        for file in files.iter().filter(|file| wanted(file) && !beside_whole(file)) {
             remote.fetch(&self.cache, name, &commit, file)?;
         }
         self.write_ref(name, &commit)?;
@@ -200,6 +195,11 @@ fn is_wanted(file: &str) -> bool {
     let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
     let module = folder.starts_with(|c: char| c.is_ascii_digit()) && is_plain_name(folder);
     (folder.is_empty() || module) && (WANTED.contains(&name) || is_shard(name))
+}
+
+/// Whether a file that belongs to a model holds weights, or lists the files that do.
+fn is_of_weights(file: &str) -> bool {
+    file.contains(".safetensors")
 }
 
 /// Whether a file is a part of weights in several files: `model-00001-of-00002.safetensors`.

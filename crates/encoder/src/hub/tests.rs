@@ -226,6 +226,47 @@ fn a_download_brings_the_model_files_alone_and_is_found_in_the_cache_afterwards(
 }
 
 #[test]
+fn a_model_located_without_its_weights_has_its_dense_modules_and_is_fetched_wholly_when_it_is_used() {
+    let modules = r#"[{"type": "sentence_transformers.models.Transformer", "path": ""},
+                      {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+                      {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]"#;
+    let server = Server::new(&[
+        ("config.json", r#"{"hidden_size": 24}"#),
+        ("model.safetensors.index.json", "{}"),
+        ("model-00001-of-00001.safetensors", "weights"),
+        ("vocab.txt", "[PAD]"),
+        ("modules.json", modules),
+        ("1_Pooling/config.json", "{}"),
+        ("2_Dense/config.json", r#"{"in_features": 24, "out_features": 4}"#),
+        ("2_Dense/model.safetensors", "weights"),
+    ]);
+    let cache = tempdir().unwrap();
+    let (online, offline) = [false, true].map(|offline| hub(cache.path(), offline, &server.start())).into();
+    let folder = ModelFolder::locate_without_weights_with(NAME, &online).unwrap();
+    assert_eq!(folder.config().unwrap().dim(), 4);
+    let weights =
+        || below(folder.path()).into_iter().filter(|path| path.to_string_lossy().contains("safetensors"));
+    assert_eq!(weights().count(), 0);
+    assert!(folder.path().join("vocab.txt").exists());
+
+    let again = ModelFolder::locate_without_weights_with(NAME, &offline).unwrap();
+    assert_eq!(again.config().unwrap().dim(), 4);
+    assert!(matches!(offline.fetch(NAME), Err(EncoderError::HubOffline { .. })));
+    assert_eq!(online.fetch(NAME).unwrap(), folder.path());
+    assert_eq!(weights().count(), 3);
+}
+
+#[test]
+fn a_config_alone_serves_without_its_weights_where_the_hub_does_not_answer() {
+    let (cache, snapshot) = cache_with(&["config.json"]);
+    for offline in [true, false] {
+        let hub = hub(cache.path(), offline, "http://127.0.0.1:1");
+        assert_eq!(ModelFolder::locate_without_weights_with(NAME, &hub).unwrap().path(), snapshot);
+        assert!(hub.fetch(NAME).is_err());
+    }
+}
+
+#[test]
 fn what_transformers_left_out_of_the_cache_is_fetched() {
     let (cache, _) = cache_with(&["config.json", "model.safetensors", "tokenizer.json"]);
     let files =

@@ -15,10 +15,10 @@
 
 use tokenizers::Tokenizer;
 
-use super::components::Traits;
 use super::guard::guarded;
 use super::places::{Places, normalized};
 use super::runs::shorten;
+use super::traits::Traits;
 use crate::error::one_line;
 
 /// What is tokenised at once: a few hundred words.

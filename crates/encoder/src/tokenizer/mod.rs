@@ -25,6 +25,7 @@ mod frame;
 mod guard;
 mod places;
 mod runs;
+mod traits;
 
 /// How a passage's title and text become one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -144,7 +145,7 @@ impl TextTokenizer {
     /// The text between its special tokens (`[CLS] text [SEP]`), cut to `max_length` tokens.
     ///
     /// # Errors
-    /// When `max_length` leaves no room beside them.
+    /// When `max_length` is below [`TextTokenizer::shortest_query`].
     pub fn query(&self, text: &str, max_length: usize) -> Result<TokenSequence, EncoderError> {
         self.sequence(text, None, max_length)
     }
@@ -153,7 +154,7 @@ impl TextTokenizer {
     /// title leaves the text as a single segment.
     ///
     /// # Errors
-    /// When `max_length` leaves no room beside the special tokens of a pair, which RoBERTa's kind has four of.
+    /// When `max_length` is below [`TextTokenizer::shortest_passage`].
     pub fn passage(
         &self,
         title: &str,
@@ -168,6 +169,23 @@ impl TextTokenizer {
             PassageFormat::Pair => self.sequence(title, Some(text), max_length),
             PassageFormat::Joined => self.sequence(&format!("{title} {text}"), None, max_length),
         }
+    }
+
+    /// The shortest that queries can be cut to: one token between the special ones.
+    pub fn shortest_query(&self) -> usize {
+        self.shortest(1)
+    }
+
+    /// The shortest that passages in this format can be cut to: RoBERTa's kind has four special tokens in a pair.
+    pub fn shortest_passage(&self, format: PassageFormat) -> usize {
+        self.shortest(match format {
+            PassageFormat::Pair => 2,
+            PassageFormat::Joined => 1,
+        })
+    }
+
+    fn shortest(&self, segments: usize) -> usize {
+        (self.frame.tokens(1) + 1).max(self.frame.tokens(segments))
     }
 
     /// Rows an embedding table needs for this tokenizer: one more than its largest id.
@@ -241,8 +259,7 @@ impl TextTokenizer {
         second: Option<&str>,
         max_length: usize,
     ) -> Result<TokenSequence, EncoderError> {
-        let segments = if second.is_some() { 2 } else { 1 };
-        let least = (self.frame.tokens(1) + 1).max(self.frame.tokens(segments));
+        let least = self.shortest(if second.is_some() { 2 } else { 1 });
         if max_length < least {
             return Err(EncoderError::MaxLengthTooSmall { max_length, least });
         }

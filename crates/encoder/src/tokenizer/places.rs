@@ -3,9 +3,9 @@
 use tokenizers::{AddedToken, NormalizedString, Normalizer, Tokenizer};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::components::{Blank, MARK, Traits};
 use super::guard::guarded;
 use super::runs::{Within, within_word};
+use super::traits::{Blank, MARK, Traits};
 
 /// With more added tokens it is not looked at which of them lie across a place.
 const MOST_ADDED_TOKENS: usize = 256;
