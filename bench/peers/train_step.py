@@ -4,9 +4,9 @@
     train_step.py w1.safetensors --model MODEL
     train_step.py w1.safetensors --bert-base
 
-transformers' model with SDPA attention, two encoders, dropout on, mean pooling, cosine / 0.05, InfoNCE over
-positives and hard negatives, clipping at 2.0, fused AdamW. Batches are padded to their longest sequence. `pack.py`
-makes the token file. Prints one line of JSON.
+transformers' model with the attention that it chooses (SDPA; eager for MPNet, which has no other), two encoders,
+dropout on, mean pooling, cosine / 0.05, InfoNCE over positives and hard negatives, clipping at 2.0, fused AdamW.
+Batches are padded to their longest sequence. `pack.py` makes the token file. Prints one line of JSON.
 """
 import argparse
 from contextlib import nullcontext
@@ -56,7 +56,7 @@ def main():
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
     load = ((lambda: BertModel(BertConfig(attn_implementation="sdpa"), add_pooling_layer=False)) if args.bert_base else
-            (lambda: AutoModel.from_pretrained(args.model, attn_implementation="sdpa", dtype=torch.float32)))
+            (lambda: AutoModel.from_pretrained(args.model, dtype=torch.float32)))
     encoders = {"query": load().train(), "passage": load().train()}
     for encoder in encoders.values():      # computed and never used
         encoder.pooler = None
