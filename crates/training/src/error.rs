@@ -40,7 +40,9 @@ pub enum TrainError {
         micro_step: usize,
     },
     /// A gradient became NaN or infinite.
-    #[error("gradient is not a number: update {update} (lower learning_rate; checkpoints saved before are intact)")]
+    #[error(
+        "gradient is not a number: update {update} (lower learning_rate; checkpoints saved before are intact)"
+    )]
     GradientNotFinite {
         /// The update, from 1.
         update: usize,
