@@ -41,7 +41,7 @@ pub fn queries() -> Vec<Vec<u8>> {
 }
 
 pub fn queries_tsv() -> Vec<Vec<u8>> {
-    texts(["qid\tquery\nq1\twho?\n", "q1\twho?\nq2\twhat?\n"])
+    texts(["qid\tquery\nq1\twho?\n", "q1\twho?\nq2\twhat?\n", "who?\t['blue', \"b's\"]\nw1\t[\"w2\"]\n"])
 }
 
 pub fn qrels() -> Vec<Vec<u8>> {
@@ -49,11 +49,16 @@ pub fn qrels() -> Vec<Vec<u8>> {
 }
 
 pub fn hard_negatives() -> Vec<Vec<u8>> {
-    texts(["query-id\tpositive-id\tnegative-ids\nq1\td1\td2\nq2\td2\td1,d1\n", "q1\td1\td2\n"])
+    texts([
+        "query-id\tpositive-id\tnegative-ids\nq1\td1\td2\nq2\td2\td1,d1\n",
+        "q1\td1\td2\n",
+        "q1\td1\td2\nq1\td1\td2\n",
+    ])
 }
 
 pub fn training_json() -> Vec<Vec<u8>> {
     texts([
+        "[[\"who?\", \"the door\"],\n [\"w1\", \"w2\", \"door\"]]",
         "[{\"question\": \"who?\", \"answers\": [\"blue\"], \"positive_ctxs\": [{\"title\": \"A\", \"text\": \"the door\", \
          \"score\": 1.5, \"passage_id\": \"1\"}], \"negative_ctxs\": [], \"hard_negative_ctxs\": [{\"title\": \"B\", \
          \"text\": \"w1\"}]}, {\"question\": \"w2\", \"positive_ctxs\": [{\"title\": \"\", \"text\": \"w2\"}]}]",
@@ -67,6 +72,22 @@ pub fn training_jsonl() -> Vec<Vec<u8>> {
          \"negative_passages\": []}\n",
         "{\"query_id\": \"1\", \"query\": \"who?\", \"positive_document_ids\": [\"d1\"], \"negative_document_ids\": [\"d2\"]}\n",
         "{\"query\": \"a\", \"positives\": [\"b\"], \"negatives\": [\"c\"]}\n",
+        "[\"a\", \"b\"]\n[\"a\", \"b\", \"c\", [\"d\", null]]\n",
+        "{\"anchor\": \"a\", \"positive\": \"b\", \"negative_1\": \"c\", \"negative_2\": [\"d\"]}\n",
+    ])
+}
+
+pub fn training_tsv() -> Vec<Vec<u8>> {
+    texts([
+        "who?\tthe door\tw1\nw2\t\"b\" c\td\n",
+        "query\tpos\tneg\nwho?\t[\"the door\", \"b\"]\t['w1' \"w's\", 'x\\xe9']\n",
+    ])
+}
+
+pub fn training_csv() -> Vec<Vec<u8>> {
+    texts([
+        "question,context,answers,negative_1,negative_2\nwho?,\"the \"\"blue\"\" door\",\"['blue']\",w1,\n",
+        "ask,reply,other\nwho?,the door,w1\n",
     ])
 }
 

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use contaccum_data::{Corpus, PassageIndex, Qrels, Queries, QueryIndex, TrainingSet, TrainingSource};
+use contaccum_data::{
+    Columns, Corpus, PassageIndex, Qrels, Queries, QueryIndex, TrainingSet, TrainingSource,
+};
 use contaccum_encoder::{Layout, ModelFolder, PassageFormat};
 use contaccum_retrieval::{EmbeddingStore, QueryMeasures, Run};
 use contaccum_training::{TrainConfig, export_checkpoint};
@@ -30,7 +32,7 @@ macro_rules! target {
 }
 
 /// Every parser of files that others write, or that can be damaged.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     target!("corpus", "corpus.jsonl", corpus, seeds::corpus),
     target!("corpus-tsv", "corpus.tsv", corpus_tsv, seeds::corpus_tsv),
     target!("queries", "queries.jsonl", queries, seeds::queries),
@@ -39,6 +41,8 @@ pub const TARGETS: [Target; 22] = [
     target!("hard-negatives", "beir/negatives.tsv", hard_negatives, seeds::hard_negatives),
     target!("training-json", "train.json", training_json, seeds::training_json),
     target!("training-jsonl", "train.jsonl", training_jsonl, seeds::training_jsonl),
+    target!("training-tsv", "train.tsv", training_tsv, seeds::training_tsv),
+    target!("training-csv", "train.csv", training_csv, seeds::training_csv),
     target!("run", "run.trec", run, seeds::run),
     target!("recipe", "recipe.toml", recipe, seeds::recipe),
     target!("study", "study.toml", study, seeds::study),
@@ -150,13 +154,23 @@ fn hard_negatives(folder: &Path) {
 }
 
 fn training_json(folder: &Path) {
-    training(&TrainingSource::File { path: folder.join("train.json"), corpus: None });
+    training(&TrainingSource::file(folder.join("train.json")));
 }
 
 fn training_jsonl(folder: &Path) {
     let corpus = Some(folder.join("beir"));
-    training(&TrainingSource::File { path: folder.join("train.jsonl"), corpus: None });
-    training(&TrainingSource::File { path: folder.join("train.jsonl"), corpus });
+    training(&TrainingSource::file(folder.join("train.jsonl")));
+    training(&TrainingSource::File { path: folder.join("train.jsonl"), corpus, columns: Columns::default() });
+}
+
+fn training_tsv(folder: &Path) {
+    training(&TrainingSource::file(folder.join("train.tsv")));
+}
+
+fn training_csv(folder: &Path) {
+    let columns: Columns = "query=ask,positive=reply,negative=other".parse().expect("three roles");
+    training(&TrainingSource::file(folder.join("train.csv")));
+    training(&TrainingSource::File { path: folder.join("train.csv"), corpus: None, columns });
 }
 
 fn training(source: &TrainingSource) {

@@ -14,19 +14,23 @@ pub struct ChosenQueries {
 }
 
 impl ChosenQueries {
-    /// Opens the queries at `path`; with a split, only those judged in it, `path` being a BEIR folder.
+    /// Opens the queries at `path`; with a split, only those judged in it, `path` being a folder of a data set.
     pub fn open(path: &Path, split: Option<&str>, strict: bool) -> anyhow::Result<Self> {
-        let queries = Queries::open_with(path, strict.into())?;
+        let strictness = strict.into();
+        let queries = match split {
+            None => Queries::open_with(path, strictness)?,
+            Some(_) if !path.is_dir() => {
+                let what = format!("--split needs a folder: {} is a file (drop it)", path.display());
+                return Err(BadUsage(what).into());
+            }
+            Some(split) => Queries::open_split_with(path, split, strictness)?,
+        };
         notes::tell(queries.notes());
         let all = (0..queries.len() as u32).map(QueryIndex);
         let chosen = match split {
             None => all.collect(),
-            Some(_) if !path.is_dir() => {
-                let what = format!("--split needs a BEIR folder: {} is a file (drop it)", path.display());
-                return Err(BadUsage(what).into());
-            }
             Some(split) => {
-                let qrels = Qrels::open_split_with(path, split, strict.into())?;
+                let qrels = Qrels::open_split_with(path, split, strictness)?;
                 notes::tell(qrels.notes());
                 all.filter(|&query| !qrels.judgments(queries.id(query)).is_empty()).collect()
             }

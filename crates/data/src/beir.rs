@@ -1,11 +1,12 @@
-//! Training rows of a BEIR folder: one for each query with a passage judged relevant, in the order of the
+//! Training rows of a folder as BEIR's or MS MARCO's: one for each query with a passage judged relevant, in the order of the
 //! judgments.
 
 use std::path::Path;
 
+use crate::folder::judgments;
 use crate::hard_negatives;
 use crate::notes::{Oddity, Reading, Strictness};
-use crate::qrels::{read_judgments, split_path};
+use crate::qrels::read_judgments;
 use crate::rows::RowDraft;
 use crate::training_set::{Parts, Prompts};
 use crate::{Corpus, Error, Kind, PassageIndex, Positives, Queries, QueryIndex, Result};
@@ -17,7 +18,7 @@ pub(crate) fn read(
     strictness: Strictness,
 ) -> Result<Parts> {
     // A wrong path is told before minutes of reading.
-    let path = split_path(folder, split)?;
+    let path = judgments(folder, split)?;
     if let Some(path) = hard_negatives.filter(|path| !path.exists()) {
         return Err(Error::Missing {
             path: path.into(),
@@ -25,7 +26,7 @@ pub(crate) fn read(
         });
     }
     let corpus = Corpus::open_with(folder, strictness)?;
-    let queries = Queries::open_with(folder, strictness)?;
+    let queries = Queries::open_split_with(folder, split, strictness)?;
     let mut notes = corpus.notes().clone();
     notes.append(queries.notes().clone());
     let mut rows = RowsByQuery::new(&corpus, &queries);

@@ -1,12 +1,13 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use crate::folder;
 use crate::ids::read_id;
 use crate::json::Fields;
 use crate::notes::{Notes, Oddity, Reading, Strictness};
 use crate::records::Records;
 use crate::repeats::Repeats;
-use crate::source::{Layout, Source, find};
+use crate::source::{Layout, Source};
 use crate::store::{Ids, Store, StoreWriter};
 use crate::table::{Column, Shape, Table};
 use crate::training_file::InlinePassage;
@@ -33,6 +34,7 @@ const TABLE: Shape = Shape {
         Column { name: "text", header_names: &PASSAGE_TEXT_NAMES, is_id: false, required: true },
     ],
     orders: &[&[Some(ID), Some(TEXT)], &[Some(ID), Some(TEXT), Some(TITLE)]],
+    listed: None,
     uniform: false,
     spaces: false,
     expected: "id, text and perhaps a title (TSV or CSV), or what the header names",
@@ -58,11 +60,13 @@ impl Corpus {
         Corpus::open_with(path, Strictness::Lenient)
     }
 
-    /// Reads a corpus: a folder with `corpus.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
-    /// or a
-    /// `.tsv` or `.csv` file. Without a header a table is `id, text[, title]`; with one (its first line names a
+    /// Reads a corpus: a folder with `corpus.jsonl` (or MS MARCO's `collection.tsv`), `.gz` or `.zst`, or such a file by
+    /// any name, or a `.tsv` or `.csv` file. Without a header a table is `id, text[, title]`; with one (its first line names a
     /// column
     /// `id`, `_id`, `docid`, `pid` or the like) columns go by their names. JSON goes by the same names.
+    ///
+    /// The `contents` of pyserini's collections are the text as a whole, as in pyserini itself unless it is told otherwise:
+    /// no line of them is a title.
     ///
     /// A quote is a character in a TSV without a header, as in MS MARCO's `collection.tsv`; one with a header
     /// may have fields quoted as a whole, as DPR's `psgs_w100.tsv` is written; CSV has CSV's quotes.
@@ -75,7 +79,7 @@ impl Corpus {
     /// Missing, damaged or badly formed files, files of which most would be left out, no passage at all; each
     /// names its line. Strictly, everything that would be noted as odd.
     pub fn open_with(path: &Path, strictness: Strictness) -> Result<Corpus> {
-        let path = find(path, "corpus.jsonl")?;
+        let path = folder::corpus(path)?;
         let corpus = CorpusWriter::read(&path, strictness)?.finish()?;
         if corpus.is_empty() {
             return Err(Error::NoRows {

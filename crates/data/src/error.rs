@@ -152,6 +152,15 @@ pub enum Error {
         /// What belongs there.
         expected: &'static str,
     },
+    /// A row of CSV with a quote that is open at the end of the file.
+    #[error(
+        "{place}: a quote is opened in this row of CSV and never closed; close it, and double the quotes inside of \
+         a field: \"a \"\"quoted\"\" word\""
+    )]
+    OpenQuote {
+        /// Where the row begins.
+        place: Place,
+    },
     /// A header that lacks a column.
     #[error("{place}: the header ({found}) names no column of the {missing}; name it one of: {known}")]
     Header {
@@ -163,6 +172,16 @@ pub enum Error {
         missing: &'static str,
         /// Names it would be known by.
         known: String,
+    },
+    /// A name that the caller gave and no row has.
+    #[error("{place}: columns names {name:?}, and here are only {found}; correct columns")]
+    NotNamed {
+        /// The header, or the first row.
+        place: Place,
+        /// The name.
+        name: String,
+        /// What there is.
+        found: String,
     },
     /// A relevance that is not a whole number.
     #[error("{place}: the relevance {value:?} is not a whole number; write 0, 1, 2, ...")]

@@ -53,6 +53,7 @@ const TABLE: Shape = Shape {
         },
     ],
     orders: &[&[Some(QUERY), Some(NEGATIVES)], &[Some(QUERY), Some(1), Some(NEGATIVES)]],
+    listed: None,
     uniform: true,
     spaces: false,
     expected: "query-id, neg-ids, or query-id, gold-id, neg-ids, separated by tabs (the last may be empty)",

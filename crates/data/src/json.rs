@@ -32,25 +32,8 @@ impl<'a> Fields<'a> {
         reading: &mut Reading,
         expected: &'static str,
     ) -> Result<Fields<'a>> {
-        let line = record.line;
-        match object(record.text) {
-            Ok(fields) => Ok(Fields { fields, line, expected }),
-            Err(error) => {
-                let explain = |error| explain(record, &error, expected);
-                let found = repair(record.text, repaired);
-                if found == Repairs::default() {
-                    return Err(explain(error));
-                }
-                let fields = object(repaired.as_str()).map_err(explain)?;
-                if found.not_numbers {
-                    reading.read_on(Oddity::NotANumber, line)?;
-                }
-                if found.lone_surrogates {
-                    reading.read_on(Oddity::LoneSurrogate, line)?;
-                }
-                Ok(Fields { fields, line, expected })
-            }
-        }
+        let fields = parse(record, repaired, reading, expected, object)?;
+        Ok(Fields { fields, line: record.line, expected })
     }
 
     /// Where the record begins.
@@ -59,7 +42,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The first of `names` that is there and not null.
-    pub fn get(&self, names: &[&'static str]) -> Option<Field<'a>> {
+    pub fn get(&self, names: &[&'a str]) -> Option<Field<'a>> {
         names.iter().find_map(|&name| {
             // Python keeps the last of a name given twice.
             let (_, value) = self.fields.iter().rev().find(|(key, _)| key == name)?;
@@ -68,8 +51,19 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Those of a kind of names that are not null, in the order of the record.
+    pub fn all(&self, is_meant: fn(&str) -> bool) -> impl Iterator<Item = Field<'a>> {
+        let meant = self.fields.iter().filter(move |(name, value)| is_meant(name) && value.get() != "null");
+        meant.map(|(_, value)| Field {
+            name: "negative",
+            value: value.get(),
+            line: self.line,
+            expected: self.expected,
+        })
+    }
+
     /// Names of all fields.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.fields.iter().map(|(name, _)| name.as_ref())
     }
 }
@@ -77,7 +71,7 @@ impl<'a> Fields<'a> {
 /// The value of a field, or an element of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
-    name: &'static str,
+    name: &'a str,
     value: &'a str,
     line: u64,
     expected: &'static str,
@@ -119,6 +113,16 @@ impl<'a> Field<'a> {
         let elements: Vec<&'a RawValue> =
             serde_json::from_str(self.value).map_err(|_| self.wrong(reading.place(self.line), "list"))?;
         Ok(elements.into_iter().map(|element| Field { value: element.get(), ..*self }).collect())
+    }
+
+    /// The elements of a list; of any other value the value itself.
+    pub fn elements(&self, reading: &Reading) -> Result<Vec<Field<'a>>> {
+        if self.value.starts_with('[') { self.list(reading) } else { Ok(vec![*self]) }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &'a str {
+        self.name
     }
 
     /// The fields of an object, or nothing if the value is none.
@@ -181,6 +185,51 @@ impl<'a> Field<'a> {
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
 struct StringValue<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The elements of a record that is an array, called by `name_of` their place, from 0.
+pub(crate) fn elements<'a>(
+    record: &Record<'a>,
+    repaired: &'a mut String,
+    reading: &mut Reading,
+    name_of: fn(usize) -> &'static str,
+    expected: &'static str,
+) -> Result<Vec<Field<'a>>> {
+    let values: Vec<&'a RawValue> = parse(record, repaired, reading, expected, serde_json::from_str)?;
+    let field = |(place, value): (usize, &'a RawValue)| Field {
+        name: name_of(place),
+        value: value.get(),
+        line: record.line,
+        expected,
+    };
+    Ok(values.into_iter().enumerate().map(field).collect())
+}
+
+/// Reads a record with `read`, where need be after what Python wrote is repaired, and noted.
+fn parse<'a, T>(
+    record: &Record<'a>,
+    repaired: &'a mut String,
+    reading: &mut Reading,
+    expected: &'static str,
+    read: impl Fn(&'a str) -> serde_json::Result<T>,
+) -> Result<T> {
+    let explain = |error| explain(record, &error, expected);
+    let error = match read(record.text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let found = repair(record.text, repaired);
+    if found == Repairs::default() {
+        return Err(explain(error));
+    }
+    let value = read(repaired.as_str()).map_err(explain)?;
+    if found.not_numbers {
+        reading.read_on(Oddity::NotANumber, record.line)?;
+    }
+    if found.lone_surrogates {
+        reading.read_on(Oddity::LoneSurrogate, record.line)?;
+    }
+    Ok(value)
+}
 
 fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
     let mut parser = serde_json::Deserializer::from_str(text);

@@ -15,19 +15,26 @@
 
 mod batching;
 mod beir;
+mod cells;
+mod columns;
 mod corpus;
 mod distinct;
 mod error;
+mod folder;
 mod foreign;
 mod hard_negatives;
 mod ids;
 mod json;
+mod literal;
 mod nearest;
 mod notes;
 mod qrels;
 mod queries;
 mod records;
 mod repeats;
+mod row_array;
+mod row_object;
+mod row_table;
 mod rows;
 mod source;
 mod store;
@@ -37,6 +44,7 @@ mod training_file;
 mod training_set;
 
 pub use batching::{BatchConfig, BatchPlan, Sample};
+pub use columns::Columns;
 pub use corpus::Corpus;
 pub use error::{Error, Kind, Place, Result};
 pub use ids::{fits_trec, is_space, split_spaces, trim_id};

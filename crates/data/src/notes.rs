@@ -65,6 +65,10 @@ pub enum Oddity {
     UnknownNegative,
     /// A line of hard negatives for a query that has no training row; left out.
     UnusedNegatives,
+    /// A JSON array among rows that are objects, or an object among arrays; read as what it is.
+    OtherShape,
+    /// A table of rows without a header; read in the order of its columns.
+    WithoutHeader,
     /// A row with a prompt of its own, used in place of the query prompt.
     OwnPrompt,
     /// A field of a training row, or a column of a table, that is not used.
@@ -96,6 +100,13 @@ impl Oddity {
             Oddity::RelevantNegative => ("hard negative", "left out, being judged relevant to the query"),
             Oddity::UnknownNegative => ("hard negative", "left out, not being in the corpus"),
             Oddity::UnusedNegatives => ("line", "left out, the query having no training row"),
+            Oddity::OtherShape => {
+                ("row", "of another shape than the first (array or object), read all the same")
+            }
+            Oddity::WithoutHeader => (
+                "first line",
+                "that names no column, read as a row of query, positive and negative in this order",
+            ),
             Oddity::OwnPrompt => ("row", "with a prompt of its own, used in place of the query prompt"),
             Oddity::Unused(name) => return ("row", format!("with {name:?}, which is not used")),
             Oddity::UnusedOthers => ("row", "with more fields that are not used"),
@@ -196,6 +207,11 @@ impl Reading {
     /// Counts a record, whatever becomes of it.
     pub fn record(&mut self) {
         self.records += 1;
+    }
+
+    /// Records so far.
+    pub fn records(&self) -> u64 {
+        self.records
     }
 
     /// Leaves a record out, or refuses the file for it with `refusal`.

@@ -1,9 +1,10 @@
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::folder;
 use crate::ids::read_id;
 use crate::notes::{Notes, Oddity, Reading, Strictness};
-use crate::source::{Layout, Source, find};
+use crate::source::{Layout, Source};
 use crate::table::{Column, Shape, Table};
 use crate::{Error, Kind, Result};
 
@@ -46,6 +47,7 @@ const TABLE: Shape = Shape {
         &[Some(QUERY), Some(PASSAGE), Some(RELEVANCE)],
         &[Some(QUERY), None, Some(PASSAGE), Some(RELEVANCE)],
     ],
+    listed: None,
     uniform: true,
     spaces: true,
     expected: "query-id, corpus-id, score separated by tabs (BEIR), or qid 0 docid rel (TREC)",
@@ -97,7 +99,8 @@ impl Qrels {
         Ok(qrels)
     }
 
-    /// Reads the judgments of one split of a BEIR folder: `qrels/SPLIT.tsv`, `.tsv.gz` or `.tsv.zst`.
+    /// Reads the judgments of one split of a folder: `qrels/SPLIT.tsv` as in BEIR, or `qrels.SPLIT.tsv` as in MS MARCO,
+    /// plain, `.gz` or `.zst`.
     ///
     /// # Errors
     /// As [`Qrels::open`]; a missing split names the splits that are there.
@@ -110,7 +113,7 @@ impl Qrels {
     /// # Errors
     /// As there.
     pub fn open_split_with(folder: &Path, split: &str, strictness: Strictness) -> Result<Qrels> {
-        Qrels::open_with(&split_path(folder, split)?, strictness)
+        Qrels::open_with(&folder::judgments(folder, split)?, strictness)
     }
 
     /// What was odd in the file.
@@ -199,31 +202,4 @@ fn relevance(value: &str) -> Option<i32> {
 fn pair_hash(query: &str, passage: &str) -> u128 {
     // Ids hold no tab, so the joined pair is unambiguous.
     twox_hash::XxHash3_128::oneshot(format!("{query}\t{passage}").as_bytes())
-}
-
-/// The judgment file of a split, or an error that names the splits there are.
-pub(crate) fn split_path(folder: &Path, split: &str) -> Result<PathBuf> {
-    if !folder.is_dir() {
-        return Err(Error::Missing {
-            path: folder.into(),
-            remedy: "check the path of the BEIR folder".into(),
-        });
-    }
-    find(folder, &format!("qrels/{split}.tsv")).map_err(|missing| match splits(folder) {
-        found if found.is_empty() => missing,
-        found => Error::Missing {
-            path: folder.join(format!("qrels/{split}.tsv")),
-            remedy: format!("the folder has these splits: {}", found.join(", ")),
-        },
-    })
-}
-
-fn splits(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder.join("qrels")) else { return Vec::new() };
-    let mut splits: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| Some(name.split_once(".tsv")?.0.to_owned()))
-        .collect();
-    splits.sort();
-    splits
 }

@@ -5,12 +5,14 @@ use contaccum_files::{ContentHash, ContentHasher};
 use twox_hash::XxHash3_128;
 
 use crate::corpus::missing_id;
+use crate::folder;
 use crate::ids::read_id;
 use crate::json::{Field, Fields};
+use crate::literal;
 use crate::notes::{Notes, Oddity, Reading, Strictness};
 use crate::records::Records;
 use crate::repeats::Repeats;
-use crate::source::{Layout, Source, find};
+use crate::source::{Layout, Source};
 use crate::store::{Store, StoreWriter, hash_record};
 use crate::table::{Column, Shape, Table};
 use crate::{Error, Kind, QueryIndex, Result};
@@ -19,20 +21,25 @@ const JSON_SHAPE: &str = r#"{"_id": "...", "text": "..."} (and perhaps "answers"
 
 /// Ids as BEIR, Tevatron, MS MARCO and others name them.
 pub(crate) const QUERY_ID_NAMES: [&str; 5] = ["_id", "query_id", "qid", "question_id", "id"];
+const ANSWERS_NAMES: [&str; 2] = ["answers", "answer"];
 pub(crate) const QUERY_TEXT_NAMES: [&str; 4] = ["text", "query_text", "query", "question"];
 
 const ID: usize = 0;
 const TEXT: usize = 1;
+const ANSWERS: usize = 2;
 
 const TABLE: Shape = Shape {
     columns: &[
-        Column { name: "id", header_names: &QUERY_ID_NAMES, is_id: true, required: true },
+        // A header without one is none.
+        Column { name: "id", header_names: &QUERY_ID_NAMES, is_id: true, required: false },
         Column { name: "text", header_names: &QUERY_TEXT_NAMES, is_id: false, required: true },
+        Column { name: "answers", header_names: &ANSWERS_NAMES, is_id: false, required: false },
     ],
     orders: &[&[Some(ID), Some(TEXT)]],
+    listed: Some(&[Some(TEXT), Some(ANSWERS)]),
     uniform: true,
     spaces: false,
-    expected: "id and text (TSV or CSV), or what the header names",
+    expected: "id and text (TSV or CSV), or what the header names, or DPR's question and list of answers",
 };
 
 /// Queries in file order, some with reference answers; texts stay on disk, ids in memory.
@@ -54,10 +61,10 @@ impl Queries {
         Queries::open_with(path, Strictness::Lenient)
     }
 
-    /// Reads queries: a folder with `queries.jsonl`, `.jsonl.gz` or `.jsonl.zst`, or such a file by any name,
-    /// or a
+    /// Reads queries: a folder with `queries.jsonl` (or `queries.tsv`), `.gz` or `.zst`, or such a file by any name, or a
     /// `.tsv` or `.csv` file of `id, text`; with a header, columns go by their names. Headers and quotes are those of
-    /// [`Corpus::open_with`](crate::Corpus::open_with).
+    /// [`Corpus::open_with`](crate::Corpus::open_with). DPR's `qas.csv` (`question, answers` with a tab, the answers a list)
+    /// has no ids: a query is known by its number, from 0.
     ///
     /// Lines without an id or text are left out, and those that repeat an id; they are in [`Queries::notes`].
     ///
@@ -65,10 +72,22 @@ impl Queries {
     /// Missing, damaged or badly formed files, files of which most would be left out, no query at all; each
     /// names its line. Strictly, everything that would be noted as odd.
     pub fn open_with(path: &Path, strictness: Strictness) -> Result<Queries> {
-        let path = find(path, "queries.jsonl")?;
-        let mut queries = QueriesWriter::new(&path)?;
-        let mut reading = Reading::new(&path, strictness);
-        let mut source = Source::open(&path)?;
+        Queries::read(&folder::queries(path, None)?, strictness)
+    }
+
+    /// Reads the queries of a folder in which those of `split` are: BEIR's `queries.jsonl` with all splits, or MS MARCO's
+    /// `queries.SPLIT.tsv`.
+    ///
+    /// # Errors
+    /// As [`Queries::open_with`].
+    pub fn open_split_with(folder: &Path, split: &str, strictness: Strictness) -> Result<Queries> {
+        Queries::read(&folder::queries(folder, Some(split))?, strictness)
+    }
+
+    fn read(path: &Path, strictness: Strictness) -> Result<Queries> {
+        let mut queries = QueriesWriter::new(path)?;
+        let mut reading = Reading::new(path, strictness);
+        let mut source = Source::open(path)?;
         let layout = Layout::of(&mut source)?;
         match layout {
             Layout::Json => queries.read_json(source, &mut reading)?,
@@ -76,7 +95,10 @@ impl Queries {
                 let mut table = Table::new(source, layout, &TABLE);
                 while let Some(row) = table.next(&mut reading)? {
                     reading.record();
-                    queries.define(row.line, Some(row.cell(ID)), row.cell(TEXT), &[], &mut reading)?;
+                    let number = (reading.records() - 1).to_string();
+                    let id = row.get(ID).unwrap_or(&number);
+                    let answers = answers_of_cell(row.cell(ANSWERS), row.line, &mut reading)?;
+                    queries.define(row.line, Some(id), row.cell(TEXT), &answers, &mut reading)?;
                 }
             }
         }
@@ -84,7 +106,7 @@ impl Queries {
         let queries = queries.finish()?;
         if queries.is_empty() {
             return Err(Error::NoRows {
-                path,
+                path: path.into(),
                 what: "holds no query",
                 remedy: "give a file with one query a line",
             });
@@ -200,7 +222,7 @@ impl QueriesWriter {
                 continue;
             };
             let text = text.text(reading)?;
-            let answers = answers(fields.get(&["answers", "answer"]), reading)?;
+            let answers = answers(fields.get(&ANSWERS_NAMES), reading)?;
             self.define(record.line, id.as_deref(), &text, &answers, reading)?;
         }
         Ok(())
@@ -273,6 +295,23 @@ impl QueriesWriter {
 
 fn content_hash(text: &str) -> u128 {
     XxHash3_128::oneshot(text.as_bytes())
+}
+
+/// Reference answers in a cell: a list of texts, or one text; a list that is none is left out.
+pub(crate) fn answers_of_cell(cell: &str, line: u64, reading: &mut Reading) -> Result<Vec<String>> {
+    if cell.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(answers) = literal::list(cell) {
+        return Ok(answers);
+    }
+    if !cell.trim_start().starts_with('[') {
+        return Ok(vec![cell.to_owned()]);
+    }
+    let reason = format!("the answers ({}) are no list", cell.escape_debug());
+    let expected = r#"a list of texts such as ["first", "second"]"#;
+    reading.leave_out_part(Oddity::Answers, line, |place| Error::Field { place, reason, expected })?;
+    Ok(Vec::new())
 }
 
 /// Reference answers: a list of texts, or one text; anything else is left out.

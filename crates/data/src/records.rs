@@ -1,4 +1,4 @@
-//! JSON objects of a file, one a line or in one array, each as a text of its own.
+//! JSON values of a file, one a line or in one array, each as a text of its own.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -21,11 +21,12 @@ pub(crate) enum Records {
 }
 
 impl Records {
-    /// Values of an array if the file begins with `[`, else of its lines; `expected` says what each holds.
+    /// Values of one array if the file begins with `[` and no text or number follows, for then a line is an array;
+    /// else of its lines. `expected` says what each holds.
     pub fn new(mut source: Source, expected: &'static str) -> Result<Records> {
-        Ok(match source.first_byte()? {
-            Some(b'[') => Records::Array(Array::new(source, expected)),
-            Some(_) | None => Records::Lines(Lines::new(source)),
+        Ok(match source.first_bytes()? {
+            [Some(b'['), None | Some(b'[' | b'{' | b']')] => Records::Array(Array::new(source, expected)),
+            _ => Records::Lines(Lines::new(source)),
         })
     }
 

@@ -59,14 +59,25 @@ impl Source {
         Ok(source)
     }
 
-    /// The first byte that is not white space, among those at hand.
-    pub fn first_byte(&mut self) -> Result<Option<u8>> {
-        Ok(self.head()?.iter().copied().find(|byte| !byte.is_ascii_whitespace()))
+    /// The first two bytes that are not white space, among those at hand.
+    pub fn first_bytes(&mut self) -> Result<[Option<u8>; 2]> {
+        let mut bytes = self.head()?.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
+        Ok([bytes.next(), bytes.next()])
     }
 
     /// Whether the first line, as far as it is at hand, holds a tab.
     pub fn first_line_has_tab(&mut self) -> Result<bool> {
         Ok(self.head()?.iter().take_while(|byte| **byte != b'\n').any(|byte| *byte == b'\t'))
+    }
+
+    /// Whether the first line, as far as it is at hand, holds a tab that is in no quotes.
+    fn first_line_is_parted_by_tabs(&mut self) -> Result<bool> {
+        let mut in_quotes = false;
+        let line = self.head()?.iter().take_while(|byte| **byte != b'\n');
+        Ok(line.copied().any(|byte| {
+            in_quotes ^= byte == b'"';
+            byte == b'\t' && !in_quotes
+        }))
     }
 
     /// What a failed read at a line means: a damaged file if it is compressed, else the system's refusal.
@@ -206,25 +217,10 @@ impl Lines {
     }
 }
 
-/// `path` itself if it is a file, else `name` inside the folder `path`, plain, `.gz` or `.zst`.
-pub(crate) fn find(path: &Path, name: &str) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.into());
-    }
-    ["", ".gz", ".zst"]
-        .iter()
-        .map(|ending| path.join(format!("{name}{ending}")))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| Error::Missing {
-            path: path.join(name),
-            remedy: format!("the folder needs {name}, {name}.gz or {name}.zst"),
-        })
-}
-
 /// How a text file holds its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// JSON objects, one a line or in one array.
+    /// JSON values, one a line or in one array.
     Json,
     /// Lines of fields parted by tabs.
     Tsv,
@@ -234,10 +230,10 @@ pub(crate) enum Layout {
 
 impl Layout {
     /// A file is JSON if it begins with `{`, whatever its name; else its name says `.tsv`, `.csv` or JSON's
-    /// endings, before any ending of compression; under any other name it is JSON if it begins with `[`, and
-    /// TSV if its first line has a tab.
+    /// endings, before any ending of compression (a `.csv` whose fields are parted by tabs, as DPR's `qas.csv`, is TSV);
+    /// under any other name it is JSON if it begins with `[`, and TSV if its first line has a tab.
     pub fn of(source: &mut Source) -> Result<Layout> {
-        let first = source.first_byte()?;
+        let [first, _] = source.first_bytes()?;
         if first == Some(b'{') {
             return Ok(Layout::Json);
         }
@@ -245,6 +241,7 @@ impl Layout {
         let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
         Ok(match plain.rsplit('.').next() {
             Some("tsv") => Layout::Tsv,
+            Some("csv") if source.first_line_is_parted_by_tabs()? => Layout::Tsv,
             Some("csv") => Layout::Csv,
             Some("json" | "jsonl" | "ndjson") => Layout::Json,
             _ if first != Some(b'[') && source.first_line_has_tab()? => Layout::Tsv,

@@ -7,13 +7,15 @@ use contaccum_files::{ContentHash, ContentHasher};
 use crate::notes::{Notes, Strictness};
 use crate::rows::RowDraft;
 use crate::{
-    Corpus, Error, Passage, PassageIndex, Queries, QueryIndex, Result, Row, Rows, beir, training_file,
+    Columns, Corpus, Error, Passage, PassageIndex, Queries, QueryIndex, Result, Row, Rows, beir,
+    training_file,
 };
 
 /// Where training rows come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrainingSource {
-    /// A BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each plain, `.gz` or `.zst`.
+    /// A BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`) or one of MS MARCO's files (`collection.tsv`,
+    /// `queries.SPLIT.tsv`, `qrels.SPLIT.tsv`), each plain, `.gz` or `.zst`.
     Beir {
         /// The folder.
         folder: PathBuf,
@@ -21,19 +23,29 @@ pub enum TrainingSource {
         /// its passages of relevance 1 and more.
         split: String,
         /// A file of `query-id, gold-id, neg-ids` or `query-id, neg-ids` (tabs, ids of negatives separated by
-        /// commas; with a header, in any order). It adds negatives to the rows and defines none; the gold
+        /// commas; with a header, in any order), of one or more lines a query, as MS MARCO's triples of ids. It adds negatives to the rows and defines none; the gold
         /// passages are not looked at.
         hard_negatives: Option<PathBuf>,
     },
-    /// A file whose rows bring their own texts or name passages of a corpus by id: one JSON array (DPR), or
-    /// one JSON object a line (Tevatron's two layouts, FlagEmbedding, `query / positives / negatives`); which
-    /// one is seen from the content.
+    /// A file whose rows bring their own texts or name passages of a corpus by id: a JSON array, one JSON value a
+    /// line, a TSV or a CSV. A row is an object (DPR's, Tevatron's two layouts, FlagEmbedding's,
+    /// sentence-transformers'), an array `["query", "positive", "negative"]`, or columns by the names of a header or in
+    /// this order; which one is seen from the content.
     File {
         /// The file, plain, gzip or zstd.
         path: PathBuf,
         /// The corpus that ids refer to, for rows with `positive_document_ids`.
         corpus: Option<PathBuf>,
+        /// What fields or columns are called, where their names do not say it.
+        columns: Columns,
     },
+}
+
+impl TrainingSource {
+    /// A file of rows that bring their texts, under names known in the field.
+    pub fn file(path: impl Into<PathBuf>) -> TrainingSource {
+        TrainingSource::File { path: path.into(), corpus: None, columns: Columns::default() }
+    }
 }
 
 /// Which positive of a row that has several a batch takes.
@@ -154,8 +166,8 @@ impl TrainingSet {
             TrainingSource::Beir { folder, split, hard_negatives } => {
                 beir::read(folder, split, hard_negatives.as_deref(), strictness)?
             }
-            TrainingSource::File { path, corpus } => {
-                training_file::read(path, corpus.as_deref(), strictness)?
+            TrainingSource::File { path, corpus, columns } => {
+                training_file::read(path, corpus.as_deref(), columns, strictness)?
             }
         };
         if parts.rows.is_empty() {

@@ -21,7 +21,7 @@ fn rows(lists: &[(Vec<usize>, Vec<usize>)]) -> Arc<Rows> {
         .map(|(pos, neg)| json!({"query": "q", "pos": names(pos), "neg": names(neg)}).to_string())
         .collect();
     let path = write(folder.path(), "rows.jsonl", lines.join("\n"));
-    TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap().rows().clone()
+    TrainingSet::open(&TrainingSource::file(path)).unwrap().rows().clone()
 }
 
 /// Rows of one positive each, all different, without negatives.

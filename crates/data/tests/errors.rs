@@ -5,7 +5,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{folder, gzip, small_beir, write};
-use contaccum_data::{Corpus, Error, PassageIndex, Qrels, Queries, Strictness, TrainingSet, TrainingSource};
+use contaccum_data::{
+    Columns, Corpus, Error, PassageIndex, Qrels, Queries, Strictness, TrainingSet, TrainingSource,
+};
 
 /// Asserts that a result is an error of one line that holds all of `parts`.
 #[track_caller]
@@ -33,7 +35,7 @@ fn qrels(content: impl AsRef<[u8]>) -> Result<Qrels, Error> {
 fn rows(content: impl AsRef<[u8]>) -> Result<TrainingSet, Error> {
     let folder = folder();
     let path = write(folder.path(), "train.jsonl", content);
-    TrainingSet::open_with(&TrainingSource::File { path, corpus: None }, Strictness::Strict)
+    TrainingSet::open_with(&TrainingSource::file(path), Strictness::Strict)
 }
 
 fn beir(folder: &Path, hard_negatives: Option<PathBuf>) -> Result<TrainingSet, Error> {
@@ -103,7 +105,7 @@ fn missing_and_misshapen_fields_are_named() {
     says(rows("{\"query\": \"a\"}"), &["line 1", "missing field `positives`"]);
     says(rows("{\"pos\": [\"a\"]}"), &["line 1", "missing field `query`"]);
     says(rows("{\"query\": \"a\", \"pos\": [{}]}"), &["line 1", "no title and no text"]);
-    says(rows("{\"query\": \"a\", \"pos\": \"p\"}"), &["line 1", "`pos` is a text where a list belongs"]);
+    says(rows("{\"query\": \"a\", \"pos\": [[\"p\"]]}"), &["line 1", "`pos` is a list where a text belongs"]);
 }
 
 #[test]
@@ -151,7 +153,8 @@ fn unknown_ids_are_named_with_the_file_that_lacks_them() {
     );
     let folder = small_beir();
     let path = write(folder.path(), "t.jsonl", "{\"query\": \"a\", \"positive_document_ids\": [\"d9\"]}");
-    let source = TrainingSource::File { path, corpus: Some(folder.path().into()) };
+    let source =
+        TrainingSource::File { path, corpus: Some(folder.path().into()), columns: Columns::default() };
     says(TrainingSet::open(&source), &["t.jsonl, line 1", "passage \"d9\" is not in", "corpus.jsonl"]);
 }
 
@@ -198,10 +201,7 @@ fn cut_and_damaged_compression_is_told() {
     let path = write(folder.path(), "a.json.gz", array);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 12]).unwrap();
-    says(
-        TrainingSet::open(&TrainingSource::File { path, corpus: None }),
-        &["a.json.gz", "cut short or damaged"],
-    );
+    says(TrainingSet::open(&TrainingSource::file(path)), &["a.json.gz", "cut short or damaged"]);
 }
 
 #[test]
@@ -231,6 +231,19 @@ fn lines_with_the_wrong_columns_are_told() {
     says(Corpus::open(&headed), &["h.tsv, line 3", "3 columns"]);
     let unknown = write(folder.path(), "u.tsv", "pid\tcontent_of_it\n1\tx\n");
     says(Corpus::open(&unknown), &["u.tsv, line 1", "content_of_it", "text, contents"]);
+}
+
+#[test]
+fn a_quote_of_csv_that_is_not_closed_is_told_with_the_line_it_is_opened_in() {
+    let folder = folder();
+    let open = |content: &str| Corpus::open(&write(folder.path(), "c.csv", content));
+    says(open("id,text\n1,x\n2,\"open\n3,z\n"), &["c.csv, line 3", "a quote is opened", "close it"]);
+    says(open("id,text\n1,\"open"), &["c.csv, line 2", "never closed"]);
+    says(open("\"id,text"), &["c.csv, line 1", "never closed"]);
+    for closed in ["id,text\n1,\"x\"", "id,text\n1,\"x\"\n\n", "id,text\n1,a \" inside\n", "id,text\r\n1,x\r"]
+    {
+        assert_eq!(open(closed).unwrap().len(), 1, "{closed:?}");
+    }
 }
 
 #[test]
@@ -265,7 +278,7 @@ fn a_file_that_is_no_text_is_called_by_its_name() {
             says(Corpus::open(&path), &[file, name, remedy]);
             says(Queries::open(&path), &[file, name, remedy]);
             says(Qrels::open(&path), &[file, name, remedy]);
-            says(TrainingSet::open(&TrainingSource::File { path, corpus: None }), &[file, name, remedy]);
+            says(TrainingSet::open(&TrainingSource::file(path)), &[file, name, remedy]);
         }
     }
 }
@@ -288,7 +301,7 @@ fn a_line_that_does_not_end_is_refused_before_it_fills_memory() {
         std::fs::write(&path, long(opening)).unwrap();
         let said = &[name, "line", "64 MiB", "check"];
         if name == "a.json" {
-            says(TrainingSet::open(&TrainingSource::File { path, corpus: None }), said);
+            says(TrainingSet::open(&TrainingSource::file(path)), said);
         } else {
             says(Corpus::open(&path), said);
         }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use common::{folder, small_beir, write};
 use contaccum_data::{
-    Corpus, Oddity, Passage, PassageIndex, Positives, Qrels, Queries, QueryIndex, TrainingSet, TrainingSource,
+    Columns, Corpus, Oddity, Passage, PassageIndex, Positives, Qrels, Queries, QueryIndex, TrainingSet,
+    TrainingSource,
 };
 
 fn passage(title: &str, text: &str) -> Passage {
@@ -14,7 +15,7 @@ fn passage(title: &str, text: &str) -> Passage {
 }
 
 fn open_file(path: PathBuf) -> TrainingSet {
-    TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap()
+    TrainingSet::open(&TrainingSource::file(path)).unwrap()
 }
 
 fn ids(set: &TrainingSet, passages: &[PassageIndex]) -> Vec<String> {
@@ -252,7 +253,9 @@ fn tevatron_rows_by_id_with_a_corpus() {
         r#"{"query_id": 6, "query": "what", "positive_document_ids": ["2"], "negative_document_ids": []}"#,
     );
     let path = write(folder.path(), "t.jsonl", lines);
-    let set = TrainingSet::open(&TrainingSource::File { path, corpus: Some(corpus) }).unwrap();
+    let set =
+        TrainingSet::open(&TrainingSource::File { path, corpus: Some(corpus), columns: Columns::default() })
+            .unwrap();
     assert_eq!(rows(&set), [row("5", "who", &["1"], &["2"]), row("6", "what", &["2"], &[])]);
     assert_eq!(texts(&set, set.row(0).positives), [passage("T", "p")]);
 }

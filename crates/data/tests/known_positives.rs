@@ -17,7 +17,7 @@ fn ids(set: &TrainingSet) -> BTreeSet<(&str, &str)> {
 fn file(lines: &str) -> TrainingSet {
     let folder = folder();
     let path = write(folder.path(), "rows.jsonl", lines);
-    TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap()
+    TrainingSet::open(&TrainingSource::file(path)).unwrap()
 }
 
 #[test]

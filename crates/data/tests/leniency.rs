@@ -87,7 +87,7 @@ fn a_field_that_is_not_needed_stops_nothing_whatever_it_holds() {
     let content = r#"[{"question":"red","answers":[1, "two", null],"dataset":{"a":NaN},
   "positive_ctxs":[{"title":null,"text":"red bridge","score":NaN,"title_score":"x","passage_id":7}]}]"#;
     let path = write(folder.path(), "train.json", content);
-    let set = TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap();
+    let set = TrainingSet::open(&TrainingSource::file(path)).unwrap();
     assert_eq!(set.passage(set.row(0).positives[0]).unwrap().text, "red bridge");
     assert_eq!(set.passage_id(set.row(0).positives[0]), "7");
     assert_eq!(set.queries().answers(QueryIndex(0)).unwrap(), ["1", "two"]);
@@ -166,7 +166,7 @@ fn a_query_asked_twice_is_two_rows() {
         "{\"query\": \"b\", \"positive_passages\": [{\"docid\": \"p\", \"text\": \"p\"}]}\n",
     );
     let path = write(folder.path(), "t.jsonl", lines);
-    let set = TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap();
+    let set = TrainingSet::open(&TrainingSource::file(path)).unwrap();
     assert_eq!(set.len(), 4);
     assert_eq!(set.row(0).query, set.row(1).query);
     assert_eq!(set.query_text(set.row(2).query).unwrap(), "b");
@@ -183,7 +183,7 @@ fn passages_of_rows_without_text_are_left_out_and_a_row_goes_with_its_last_posit
         "{\"query\": \"c\", \"pos\": [\"p\"], \"prompt\": null}\n",
     );
     let path = write(folder.path(), "t.jsonl", lines);
-    let set = TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap();
+    let set = TrainingSet::open(&TrainingSource::file(path)).unwrap();
     assert_eq!((set.len(), set.row(0).positives.len(), set.row(0).negatives.len()), (2, 1, 1));
     assert_eq!(set.notes().count(&Oddity::BlankInRow), 4);
     assert_eq!(set.notes().count(&Oddity::WithoutPositive), 1);
@@ -196,7 +196,7 @@ fn fields_of_any_number_of_names_are_told_in_few_lines() {
         .map(|i| format!("{{\"query\": \"a\", \"pos\": [\"p\"], \"field{i}\": 1, \"x\": 2}}\n"))
         .collect();
     let path = write(folder.path(), "t.jsonl", lines);
-    let set = TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap();
+    let set = TrainingSet::open(&TrainingSource::file(path)).unwrap();
     assert_eq!(set.notes().iter().len(), 17);
     assert_eq!(set.notes().count(&Oddity::Unused("x".into())), 100);
 }

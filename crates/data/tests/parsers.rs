@@ -112,7 +112,7 @@ proptest! {
         let lines: Vec<String> = objects.iter().map(ToString::to_string).collect();
         let open = |name, content: String| {
             let path = write(folder.path(), name, content);
-            TrainingSet::open(&TrainingSource::File { path, corpus: None }).unwrap()
+            TrainingSet::open(&TrainingSource::file(path)).unwrap()
         };
         let by_line = open("rows.jsonl", lines.join("\n"));
         let array = open("rows.json", serde_json::to_string_pretty(&objects).unwrap());
@@ -144,7 +144,7 @@ proptest! {
                 Corpus::open(&path).err(),
                 Queries::open(&path).err(),
                 Qrels::open(&path).err(),
-                TrainingSet::open(&TrainingSource::File { path, corpus: None }).err(),
+                TrainingSet::open(&TrainingSource::file(path)).err(),
             ];
             for error in messages.into_iter().flatten() {
                 prop_assert!(!error.to_string().contains('\n'), "{:?}", error);

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cpu_seconds.push(cpu_start.elapsed().as_secs_f64());
         best = found.iter().map(|hits| f64::from(hits[0].score)).sum::<f64>() / found.len() as f64;
     }
-    [&mut seconds, &mut cpu_seconds].map(|times| times.sort_by(f64::total_cmp));
+    [&mut seconds, &mut cpu_seconds].into_iter().for_each(|times| times.sort_by(f64::total_cmp));
     println!(
         r#"{{"passages": {}, "queries": {}, "top": {TOP}, "search_seconds": {}, "cpu_search_seconds": {}, "mean_best_score": {best}}}"#,
         passages.len() / dim,

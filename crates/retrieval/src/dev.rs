@@ -127,7 +127,7 @@ struct Chosen {
 
 impl DevSource {
     fn choose(&self) -> Result<Chosen, DevError> {
-        let queries = Queries::open_with(&self.folder, self.strictness)?;
+        let queries = Queries::open_split_with(&self.folder, &self.split, self.strictness)?;
         let qrels = Qrels::open_split_with(&self.folder, &self.split, self.strictness)?;
         let judged = |query: &QueryIndex| !qrels.judgments(queries.id(*query)).is_empty();
         let relevant = |query: &QueryIndex| {

@@ -9,11 +9,17 @@ impl TrainConfig {
     /// Where the training rows come from: a folder is read as BEIR, a file by its content.
     ///
     /// # Errors
-    /// `corpus` or `hard_negatives_file` beside data of the other kind.
+    /// `corpus`, `columns` or `hard_negatives_file` beside data of the other kind.
     pub fn source(&self) -> Result<TrainingSource, ConfigError> {
         if self.train.is_dir() {
             if self.corpus.is_some() {
                 return setting("corpus", "given beside a BEIR folder, which has its own (drop it)");
+            }
+            if self.columns.is_some() {
+                return setting(
+                    "columns",
+                    "given beside a folder, whose files are known by their names (drop it)",
+                );
             }
             return Ok(TrainingSource::Beir {
                 folder: self.train.clone(),
@@ -27,7 +33,11 @@ impl TrainConfig {
                 "given beside a file whose rows bring their own (drop it)",
             );
         }
-        Ok(TrainingSource::File { path: self.train.clone(), corpus: self.corpus.clone() })
+        Ok(TrainingSource::File {
+            path: self.train.clone(),
+            corpus: self.corpus.clone(),
+            columns: self.columns.clone().unwrap_or_default(),
+        })
     }
 
     /// Rows of an update: local batch size times accumulation steps.
@@ -108,6 +118,9 @@ mod tests {
         let beir = TrainConfig { train: folder.path().into(), ..config("") };
         assert!(matches!(beir.source().unwrap(), TrainingSource::Beir { .. }));
         assert!(matches!(config("").source().unwrap(), TrainingSource::File { .. }));
+        let columns = Some("query=q".parse().unwrap());
+        let misplaced = TrainConfig { columns, ..beir.clone() }.source().unwrap_err().to_string();
+        assert!(misplaced.contains("columns"), "{misplaced}");
         let misplaced = TrainConfig { corpus: Some("c".into()), ..beir };
         assert!(misplaced.source().unwrap_err().to_string().contains("corpus"));
         let misplaced = config("hard_negatives_file = \"n.tsv\"").source().unwrap_err().to_string();

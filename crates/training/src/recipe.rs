@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_kept_as_they_are_written_and_a_role_that_is_none_names_its_line() {
+        let given = config("columns = \"query=question,positive=context\"");
+        assert_eq!(given.columns.as_ref().unwrap().to_string(), "query=question,positive=context");
+        assert_eq!(TrainConfig::from_toml(&given.to_toml(), "config.toml").unwrap(), given);
+        let message = TrainConfig::from_toml("\ncolumns = \"anchor=a\"", "r.toml").unwrap_err().to_string();
+        assert!(message.contains("r.toml: line 2") && message.contains("query=NAME"), "{message}");
+    }
+
+    #[test]
     fn an_unknown_key_names_its_line() {
         let message = TrainConfig::from_toml("seed = 1\nsead = 2\n", "recipe.toml").unwrap_err().to_string();
         assert!(message.contains("recipe.toml: line 2") && message.contains("sead"), "{message}");

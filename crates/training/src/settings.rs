@@ -11,7 +11,7 @@ mod kind;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use contaccum_data::Positives;
+use contaccum_data::{Columns, Positives};
 use contaccum_encoder::{PassageFormat, Pooling, Recompute, Similarity};
 use contaccum_objective::{BankDtype, RowScale, Rows};
 use serde::{Deserialize, Serialize};
@@ -84,11 +84,17 @@ settings! {
 }
 "Data" {
     train: PathBuf = PathBuf::new(), CONTENT.value("PATH"),
-        "BEIR folder, DPR JSON file or JSONL file (Tevatron, FlagEmbedding) to train on, plain, .gz or .zst";
-    split: String = "train".into(), RESULT, "Split of a BEIR folder to train on: qrels/SPLIT.tsv";
+        "What to train on: a BEIR or MS MARCO folder, or a file of rows, as JSON or JSONL (sentence-transformers, Tevatron, \
+         FlagEmbedding, DPR), TSV or CSV (query, positive, negatives), plain, .gz or .zst";
+    split: String = "train".into(), RESULT,
+        "Split of a folder to train on: qrels/SPLIT.tsv, or MS MARCO's qrels.SPLIT.tsv";
+    columns: Option<Columns> = None, RESULT.value("ROLE=NAME,...").default("names known in the field"),
+        "Which fields or columns of a training file are meant: query=question,positive=context,negative=hard, each of \
+         positive and negative as often as there are";
     hard_negatives_file: Option<PathBuf> = None, CONTENT.value("FILE"),
-        "Hard negatives for the judged queries of a BEIR folder, a TSV of two or three columns: query-id, gold-id (need \
-         not be there, and is not looked at) and neg-ids (separated by commas), in this order or by the names of a header";
+        "Hard negatives for the judged queries of a folder, a TSV of two or three columns: query-id, gold-id (need not be \
+         there, and is not looked at) and neg-ids (separated by commas), in this order or by the names of a header; MS \
+         MARCO's triples of ids are such a file";
     corpus: Option<PathBuf> = None, CONTENT.value("PATH"),
         "Passages that the training file names by id, when they lie elsewhere";
     hard_negatives: usize = 0, RESULT.value("N").count(0, MOST_HARD_NEGATIVES),

@@ -64,10 +64,10 @@ pub enum Dtype {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct EncodeInput {
-    /// Passages: a BEIR folder, or JSONL, TSV or CSV like its corpus.jsonl, plain, .gz or .zst
+    /// Passages: a BEIR or MS MARCO folder, or JSONL, TSV or CSV like BEIR's corpus.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub corpus: Option<PathBuf>,
-    /// Queries: a BEIR folder, or JSONL, TSV or CSV like its queries.jsonl, plain, .gz or .zst
+    /// Queries: a BEIR or MS MARCO folder, or JSONL, TSV or CSV like BEIR's queries.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub queries: Option<PathBuf>,
 }

@@ -40,7 +40,7 @@ pub struct EvaluateArgs {
         requires = "qrels"
     )]
     pub metrics: Vec<Measure>,
-    /// Questions with their answers: JSONL with _id and answers; measures DPR's top-k accuracy
+    /// Questions with their answers: JSONL with _id and answers, or DPR's qas.csv; measures DPR's top-k accuracy
     #[arg(long, value_name = "FILE", requires = "corpus")]
     pub answers: Option<PathBuf>,
     /// Passages in which answers are looked for

@@ -160,10 +160,10 @@ pub struct ThreadArgs {
     pub threads: usize,
 }
 
-/// Which queries of a BEIR folder.
+/// Which queries of a folder.
 #[derive(Debug, Args)]
 pub struct SplitArgs {
-    /// Only the queries judged in this split of a BEIR folder (qrels/SPLIT.tsv)
+    /// Only the queries judged in this split of a folder (qrels/SPLIT.tsv, or MS MARCO's qrels.SPLIT.tsv)
     #[arg(long, requires = "queries")]
     pub split: Option<String>,
 }

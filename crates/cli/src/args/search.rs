@@ -67,7 +67,7 @@ pub struct SearchArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct SearchInput {
-    /// Queries: a BEIR folder, or JSONL, TSV or CSV like its queries.jsonl, plain, .gz or .zst
+    /// Queries: a BEIR or MS MARCO folder, or JSONL, TSV or CSV like BEIR's queries.jsonl, plain, .gz or .zst
     #[arg(long, value_name = "PATH")]
     pub queries: Option<PathBuf>,
     /// Folder that `contaccum encode --queries` wrote

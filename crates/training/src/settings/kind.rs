@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use contaccum_data::Positives;
+use contaccum_data::{Columns, Positives};
 use contaccum_encoder::{PassageFormat, Pooling, Recompute, Similarity};
 use contaccum_objective::{BankDtype, RowScale, Rows};
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
@@ -90,6 +90,7 @@ valued! {
     String: Kind::Text, Self::clone, |_| None;
     PathBuf: Kind::Path, |path| path.display().to_string(), |_| None;
     ByteSize: Kind::Bytes, Self::to_string, |_| None;
+    Columns: Kind::Text, Self::to_string, |_| None;
     BankWarmup: Kind::AutoOrCount, Self::to_string, |_| None;
 }
 
