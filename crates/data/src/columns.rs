@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::notes::Reading;
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 // The layouts of a row:
 // - DPR: `question, answers, positive_ctxs, negative_ctxs, hard_negative_ctxs`
@@ -55,6 +55,12 @@ pub(crate) const NEGATIVE_IDS: [&str; 1] = ["negative_document_ids"];
 /// As DPR does (`hard_neg_fallback`): a row without hard negatives uses these.
 pub(crate) const OTHER_NEGATIVES: [&str; 1] = ["negative_ctxs"];
 
+/// Names of a text that stands beside another without a claim that they belong together.
+const BESIDE: [&str; 2] = ["sentence2", "sentence_2"];
+/// What says whether two texts belong together, or how much.
+const GRADES: [&str; 6] = ["label", "score", "similarity", "similarity_score", "is_duplicate", "gold_label"];
+const PAIRS: &str = "rows whose texts belong together: leave the others out, and say columns = query=sentence1,positive=sentence2";
+
 /// Whether a name is one of several of the kind: `negative_1`, `neg2`, `hard_negative_10`.
 pub(crate) fn is_numbered_negative(name: &str) -> bool {
     let stem = name.trim_end_matches(|character: char| character.is_ascii_digit());
@@ -75,6 +81,22 @@ impl Columns {
     /// The names that were given.
     pub(crate) fn given(&self) -> impl Iterator<Item = &str> {
         self.query.iter().chain(&self.positives).chain(&self.negatives).map(String::as_str)
+    }
+
+    /// Refuses graded pairs, as of similarity or paraphrase sets: all would be taught as alike, those that are not too.
+    pub(crate) fn refuse_graded<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+        place: Place,
+    ) -> Result<()> {
+        let among = |known: &[&str]| names.clone().find(|name| known.contains(name));
+        match (among(&BESIDE), among(&GRADES)) {
+            (Some(text), Some(grade)) if self.positives.is_empty() => {
+                let reason = format!("{grade} says of each {text} whether it is alike, and is not heeded");
+                Err(Error::Field { place, reason, expected: PAIRS })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Those of some known names that were not given to something else.

@@ -30,6 +30,7 @@ pub(crate) fn read(
     let mut repaired = String::new();
     let fields = Fields::read(record, &mut repaired, reading, SHAPE)?;
     unmet.meet(record.line, fields.names());
+    columns.refuse_graded(fields.names(), reading.place(record.line))?;
     let query = match &columns.query {
         Some(name) => fields.get(&[name.as_str()]),
         None => fields.get(&columns.free(&QUERY)),

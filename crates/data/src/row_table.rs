@@ -91,6 +91,7 @@ impl<'n> RowTable<'n> {
                 return Err(Error::Header { place, found, missing, known });
             }
         }
+        self.columns.refuse_graded(record.iter().map(bare), reading.place(*line))?;
         for (name, _) in record.iter().zip(&roles).filter(|(_, role)| role.is_none()) {
             reading.tell_unused(name.trim(), *line);
         }

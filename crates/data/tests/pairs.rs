@@ -273,3 +273,17 @@ fn the_json_rows_of_the_documentation_are_rows() {
         assert_eq!(set.len(), if example.starts_with("[[") { 2 } else { 1 }, "{example}");
     }
 }
+
+#[test]
+fn graded_pairs_are_refused_unless_columns_says_that_all_belong_together() {
+    let files = [
+        ("pairs.csv", "sentence1,sentence2,score\na,b,0.2\nc,d,0.9\n"),
+        ("pairs.jsonl", "{\"sentence1\": \"a\", \"sentence2\": \"b\", \"label\": 0}\n"),
+    ];
+    for (name, content) in files {
+        let message = open(name, content, "", Strictness::Lenient).err().unwrap().to_string();
+        assert!(message.contains("belong together") && message.contains("line 1"), "{message}");
+        let said = open(name, content, "query=sentence1,positive=sentence2", Strictness::Lenient);
+        assert_eq!(said.unwrap().len(), content.lines().filter(|line| !line.ends_with("score")).count());
+    }
+}
