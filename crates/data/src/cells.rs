@@ -1,7 +1,6 @@
 //! Rows of fields: lines parted by tabs or by white space, or CSV; what the fields mean is for others to say.
 //!
-//! Quotes: CSV has RFC 4180's, over several lines too. In a TSV without a header a quote is a character, as
-//! in MS MARCO's
+//! Quotes: CSV has RFC 4180's, over several lines too. In a TSV without a header a quote is a character, as in MS MARCO's
 //! `collection.tsv`. In one with a header a field that is quoted as a whole, with its inner quotes doubled, is unquoted, as
 //! in DPR's `psgs_w100.tsv`; any other quote is a character.
 

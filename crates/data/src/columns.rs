@@ -1,6 +1,7 @@
 //! What the fields of a training row, or the columns of a table of rows, are called: by names known in the field, or as
 //! the caller says.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -100,8 +101,13 @@ impl Columns {
     }
 
     /// Those of some known names that were not given to something else.
-    pub(crate) fn free(&self, known: &[&'static str]) -> Vec<&'static str> {
-        known.iter().copied().filter(|known| self.given().all(|given| given != *known)).collect()
+    pub(crate) fn free<'k>(&self, known: &'k [&'static str]) -> Cow<'k, [&'static str]> {
+        match self.given().next() {
+            None => Cow::Borrowed(known),
+            Some(_) => {
+                known.iter().copied().filter(|known| self.given().all(|given| given != *known)).collect()
+            }
+        }
     }
 }
 

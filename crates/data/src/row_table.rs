@@ -91,7 +91,8 @@ impl<'n> RowTable<'n> {
                 return Err(Error::Header { place, found, missing, known });
             }
         }
-        self.columns.refuse_graded(record.iter().map(bare), reading.place(*line))?;
+        let names: Vec<String> = record.iter().map(header_name).collect();
+        self.columns.refuse_graded(names.iter().map(String::as_str), reading.place(*line))?;
         for (name, _) in record.iter().zip(&roles).filter(|(_, role)| role.is_none()) {
             reading.tell_unused(name.trim(), *line);
         }

@@ -23,8 +23,8 @@ pub enum TrainingSource {
         /// its passages of relevance 1 and more.
         split: String,
         /// A file of `query-id, gold-id, neg-ids` or `query-id, neg-ids` (tabs, ids of negatives separated by
-        /// commas; with a header, in any order), of one or more lines a query, as MS MARCO's triples of ids. It adds negatives to the rows and defines none; the gold
-        /// passages are not looked at.
+        /// commas; with a header, in any order), of one or more lines a query, as MS MARCO's triples of ids. It adds
+        /// negatives to the rows and defines none; the gold passages are not looked at.
         hard_negatives: Option<PathBuf>,
     },
     /// A file whose rows bring their own texts or name passages of a corpus by id: a JSON array, one JSON value a
